@@ -1,0 +1,1 @@
+"""DICOM only: reception, headers, pixels, structured reports, delivery."""

@@ -1,0 +1,1 @@
+"""Model code only: preprocessing, bundles, engines, camera simulation; training needs torch."""

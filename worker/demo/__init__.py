@@ -1,0 +1,1 @@
+"""The demonstration: real photographs over real DICOM on one machine."""
