@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
@@ -27,6 +27,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    literal,
     text,
 )
 from sqlalchemy.ext.compiler import compiles
@@ -104,7 +105,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class db_now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
+class db_now(FunctionElement[datetime]):
     """The database's clock, plus an optional offset in seconds (a number or a bound expression)."""
 
     type = UtcDateTime()
@@ -112,19 +113,12 @@ class db_now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL functi
     name = "db_now"
 
     def __init__(self, offset_s: float = 0.0) -> None:
-        super().__init__(text_or_literal(offset_s))
-
-
-def text_or_literal(offset_s: float) -> Any:
-    """Bind the offset as a parameter, so that statements stay cacheable."""
-    from sqlalchemy import literal
-
-    return literal(float(offset_s), Float())
+        super().__init__(literal(float(offset_s), Float()))
 
 
 @compiles(db_now, "sqlite")
 def _sqlite_now(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
-    """SQLite stores text to the microsecond; its clock has milliseconds: pad, so that text order is time order."""
+    """SQLite's clock has milliseconds, stored text microseconds: pad, so that text order is time order."""
     offset = compiler.process(element.clauses, **kw)
     return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', ({offset}) || ' seconds') || '000')"
 
@@ -139,7 +133,11 @@ def _postgresql_now(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
 class Base(DeclarativeBase):
     """Root of the mapped tables."""
 
-    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+    }
 
 
 class Installation(Base):
@@ -299,6 +297,9 @@ class Instance(Base):
     reason_detail: Mapped[str | None] = mapped_column(String(200))
     uid_conflict: Mapped[bool] = mapped_column(default=False)
     attempts: Mapped[int] = mapped_column(default=0)
+    """Analyses that ended in an error."""
+    claims: Mapped[int] = mapped_column(default=0)
+    """Times a worker took it: counts the crashes that `attempts` cannot see."""
     due_at: Mapped[datetime]
     claim_owner: Mapped[str | None] = mapped_column(String(96))
     claim_token: Mapped[str | None] = mapped_column(String(32))
