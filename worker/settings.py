@@ -1,0 +1,402 @@
+"""The one place that reads configuration: a TOML file, overridden by FUNDUS_… environment variables.
+
+Every value has a default that works on one machine, except the destinations. Relative paths in the file are
+relative to the file's folder; in a variable or on the command line, to the current folder. The objects are
+frozen: what was checked at start is what runs.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from worker.settings_sources import Layer, example, merge, put, read_environment, read_toml, validate
+
+_PATHS = (("data_dir",), ("bundle",), ("identity_key_file",), ("camera", "rules_file"))
+
+
+def _check_ae_title(value: str) -> str:
+    """PS3.5 6.2, value representation AE, without the outer spaces that mean nothing."""
+    legal = value.isascii() and value.isprintable() and "\\" not in value and value == value.strip()
+    if not (legal and 1 <= len(value) <= 16):
+        raise ValueError(
+            "is no AE title: 1 to 16 printable ASCII characters, no backslash, no outer spaces (PS3.5 6.2)"
+        )
+    return value
+
+
+def _none_when_empty(value: object) -> object:
+    return None if value == "" else value
+
+
+AeTitle = Annotated[str, AfterValidator(_check_ae_title)]
+OptionalPath = Annotated[Path | None, BeforeValidator(_none_when_empty)]
+CameraPolicy = Literal["withhold", "classify", "refuse"]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, and a key that it does not know is a mistake."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ListenerSettings(Section):
+    """The door for DICOM associations."""
+
+    ae_title: AeTitle = Field(
+        default="FUNDUS", description="Our AE title: associations that call another are rejected."
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on. Anything but loopback needs allowed_callers.",
+    )
+    port: int = Field(default=11112, ge=0, le=65535, description="TCP port; 0 picks a free one.")
+    allowed_callers: tuple[str, ...] = Field(
+        default=(),
+        description='AE titles that may send; ["*"] lets everybody in, which on a network has to be said.',
+    )
+    maximum_associations: Count = Field(
+        default=64, description="Associations open at once; one more is rejected for now."
+    )
+    acse_timeout_s: Seconds = Field(default=30, description="Seconds to wait for association messages.")
+    dimse_timeout_s: Seconds = Field(
+        default=60, description="Seconds to wait for the rest of a DIMSE message."
+    )
+    network_timeout_s: Seconds = Field(default=60, description="Seconds an open association may stay silent.")
+
+
+class StudySettings(Section):
+    """When a study counts as complete, so that its report is written."""
+
+    close_on: Literal["quiet", "association", "count"] = Field(
+        default="quiet",
+        description="quiet: quiet_s after the last image; association: as soon as the sender hangs up; "
+        "count: when the expected number of images is in.",
+    )
+    quiet_s: float = Field(default=120, ge=0, allow_inf_nan=False, description="Seconds without a new image.")
+    max_open_s: Seconds = Field(
+        default=1800, description="Seconds after its first image at which a study is closed whatever happens."
+    )
+    report_deadline_s: Seconds = Field(
+        default=3600,
+        description="Seconds after which a report goes out marked partial although images are unfinished.",
+    )
+    expected_images: Count | None = Field(
+        default=None,
+        description="Images a study, for close_on = count, where the header (0020,1208) does not say it.",
+    )
+
+
+class CameraSettings(Section):
+    """What happens to images of cameras that nobody validated the models on."""
+
+    without_adapter: CameraPolicy = Field(
+        default="withhold",
+        description="A known camera that the bundle has no adapter for. withhold: graded in SQL, not in the "
+        "report; classify: in the report, flagged; refuse: not analysed.",
+    )
+    unknown: CameraPolicy = Field(
+        default="withhold", description="A camera that no rule names; same choices."
+    )
+    wide_field: CameraPolicy = Field(default="withhold", description="Wide-field images; same choices.")
+    opt_in: tuple[str, ...] = Field(
+        default=(), description="Camera keys that may be reported in spite of the above."
+    )
+    rules_file: OptionalPath = Field(
+        default=None, description="Camera rules (YAML) to use in place of the built-in ones."
+    )
+
+
+class BatchingSettings(Section):
+    """How images are put together for the engine."""
+
+    max_batch: Count = Field(
+        default=8, description="Images a batch: more use the engine better and take more memory."
+    )
+    max_wait_ms: float = Field(
+        default=20,
+        ge=0,
+        allow_inf_nan=False,
+        description="Milliseconds the first image waits for company at most.",
+    )
+    capacity: Count = Field(
+        default=64, description="Images that may wait for the engine; about 1 MB of memory each."
+    )
+
+
+class JobSettings(Section):
+    """How work is claimed, retried and found again."""
+
+    analyse_concurrency: int = Field(
+        default=0, ge=0, description="Images in work at once; 0 means twice max_batch."
+    )
+    claim_s: Seconds = Field(
+        default=60,
+        description="Seconds a claim on a row lasts unless renewed: how long a dead worker's images wait.",
+    )
+    max_attempts: Count = Field(
+        default=5, description="Attempts after which an image is refused with INTERNAL_ERROR."
+    )
+    retry_base_s: Seconds = Field(
+        default=2, description="Seconds, at most, before the first retry; doubled each time."
+    )
+    retry_max_s: Seconds = Field(default=600, description="Seconds, at most, between two attempts.")
+    sweep_interval_s: Seconds = Field(
+        default=5, description="Seconds between two looks for rows that are due."
+    )
+
+
+class DeliverySettings(Section):
+    """How reports get to their destinations. An unreachable destination is retried without end."""
+
+    retry_base_s: Seconds = Field(
+        default=2, description="Seconds, at most, before the first retry; doubled each time."
+    )
+    retry_max_s: Seconds = Field(default=300, description="Seconds, at most, between two attempts.")
+    max_attempts: Count = Field(
+        default=5, description="Refusals by the destination after which a delivery is dead."
+    )
+    timeout_s: Seconds = Field(
+        default=30, description="Seconds to wait for a destination, where it has none of its own."
+    )
+
+
+class GradingSettings(Section):
+    """How an eye's result follows from its images."""
+
+    eye_policy: Literal["standard", "strict"] = Field(
+        default="standard",
+        description="standard: an unreadable image withholds a negative result; strict: any result.",
+    )
+
+
+class LogSettings(Section):
+    """The log, on standard error; it never names a patient."""
+
+    format: Literal["console", "json"] = Field(
+        default="console", description="console for people, json for collectors."
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least level written."
+    )
+
+
+class SpoolSettings(Section):
+    """Where received objects are kept, in data_dir."""
+
+    reserve_mb: int = Field(
+        default=512,
+        ge=0,
+        description="Megabytes kept free on the disk: below, senders are told to try again later.",
+    )
+
+
+class Destination(Section):
+    """A DICOM node that gets every report."""
+
+    name: str = Field(min_length=1, description="Name in tables, logs and commands; unique.")
+    ae_title: AeTitle = Field(description="Its AE title.")
+    host: str = Field(min_length=1, description="Its address.")
+    port: int = Field(ge=1, le=65535, description="Its TCP port.")
+    required: bool = Field(
+        default=True, description="A study counts as delivered when all required ones have its report."
+    )
+    timeout_s: Seconds | None = Field(
+        default=None, description="Seconds to wait for it; default [delivery] timeout_s."
+    )
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    data_dir: Path = Field(
+        default=Path("fundus-data"), description="Folder for spool, reports and embedded database."
+    )
+    database_url: str = Field(
+        default="",
+        repr=False,
+        description="Default: SQLite in data_dir; or postgresql+psycopg://user:password@host/name.",
+    )
+    broker_url: str = Field(
+        default="", repr=False, description="Default: in-process; or redis://host:6379/0."
+    )
+    bundle: str = Field(
+        default="reference", min_length=1, description="Models, by name, or by path (with a slash in it)."
+    )
+    engine: Literal["auto", "onnx", "tensorrt"] = Field(
+        default="auto",
+        description="What runs the models; auto takes TensorRT where it works, else ONNX Runtime.",
+    )
+    engine_threads: int = Field(default=0, ge=0, description="CPU threads of the engine; 0 means one a core.")
+    identity_key_file: OptionalPath = Field(
+        default=None,
+        description="Key for patient pseudonyms. Default: made in data_dir, mode 0600. Has to be given, "
+        "the same for all, when several machines share a database or a broker.",
+    )
+    listener: ListenerSettings = ListenerSettings()
+    study: StudySettings = StudySettings()
+    camera: CameraSettings = CameraSettings()
+    batching: BatchingSettings = BatchingSettings()
+    jobs: JobSettings = JobSettings()
+    delivery: DeliverySettings = DeliverySettings()
+    grading: GradingSettings = GradingSettings()
+    log: LogSettings = LogSettings()
+    spool: SpoolSettings = SpoolSettings()
+    destinations: tuple[Destination, ...] = Field(
+        default=(),
+        alias="destination",
+        description="Where reports go; without any, `serve` needs --no-delivery.",
+    )
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database to use: `database_url`, else SQLite in `data_dir`."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'fundus.db'}"
+
+    @property
+    def resolved_identity_key_file(self) -> Path:
+        """The key file to use: `identity_key_file`, else one in `data_dir`."""
+        return self.identity_key_file or self.data_dir / "identity.key"
+
+    @property
+    def resolved_analyse_concurrency(self) -> int:
+        """Images in work at once: fewer than two batches would leave the engine waiting."""
+        return self.jobs.analyse_concurrency or 2 * self.batching.max_batch
+
+    @property
+    def spool_dir(self) -> Path:
+        """Root of the spool."""
+        return self.data_dir / "spool"
+
+    @property
+    def distributed(self) -> bool:
+        """True when processes on several machines may share the work."""
+        return bool(self.broker_url) or not self.resolved_database_url.startswith("sqlite")
+
+    def timeout_s(self, destination: Destination) -> float:
+        """Seconds to wait for a destination."""
+        return self.delivery.timeout_s if destination.timeout_s is None else destination.timeout_s
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> Self:
+        if problems := list(_contradictions(self)):
+            raise PydanticCustomError(
+                "contradiction", "settings contradict each other", {"problems": problems}
+            )
+        return self
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    """What is wrong although every value is right on its own."""
+    yield from _door_problems(settings.listener)
+    yield from _sharing_problems(settings)
+    counts = Counter(destination.name for destination in settings.destinations)
+    for name in (name for name, count in counts.items() if count > 1):
+        yield f"[[destination]] name {name!r} is there more than once; give each its own"
+    for section, value in (("jobs", settings.jobs), ("delivery", settings.delivery)):
+        if value.retry_max_s < value.retry_base_s:
+            yield f"[{section}] retry_max_s is below retry_base_s; raise it"
+    if settings.batching.capacity < settings.batching.max_batch:
+        yield "[batching] capacity is below max_batch, so that no batch can fill; raise it"
+
+
+def _door_problems(listener: ListenerSettings) -> Iterator[str]:
+    callers = listener.allowed_callers
+    if not _is_loopback(listener.host) and not callers:
+        yield (
+            f"[listener] host {listener.host!r} can be reached from the network and allowed_callers is "
+            'empty; name the AE titles that may send, or say ["*"]'
+        )
+    if "*" in callers and len(callers) > 1:
+        yield '[listener] allowed_callers has "*" beside names; keep one or the other'
+    for caller in callers:
+        try:
+            _check_ae_title(caller)
+        except ValueError as error:
+            yield f"[listener] allowed_callers: {caller!r} {error}"
+
+
+def _sharing_problems(settings: Settings) -> Iterator[str]:
+    url = settings.database_url
+    if url and not url.startswith(("sqlite:", "sqlite+", "postgresql:", "postgresql+")):
+        yield "database_url is neither SQLite nor PostgreSQL; write postgresql+psycopg://… or leave it out"
+    if url.startswith("sqlite") and not url.partition(":")[2].startswith("////"):
+        yield "database_url: the SQLite file needs an absolute path, with four slashes: sqlite:////folder/file.db"
+    if settings.broker_url and "://" not in settings.broker_url:
+        yield "broker_url is no URL; write redis://host:6379/0 or leave it out"
+    if settings.distributed and settings.identity_key_file is None:
+        yield (
+            "identity_key_file is not set, although broker_url or database_url lets several machines share "
+            "the work; give all of them a copy of the same key file"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load_settings(
+    path: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Read, merge and check the configuration.
+
+    Args:
+        path: The TOML file; None for defaults and environment only.
+        overrides: What the command line gives, nested like the file; beats everything.
+        environ: The environment variables; None for the process's own.
+
+    Raises:
+        SettingsError: With every problem found, each naming its source and its remedy.
+    """
+    here = Path.cwd()
+    folder = here if path is None else path.absolute().parent
+    layers = [
+        _absolute(Layer({"data_dir": Settings.model_fields["data_dir"].default}, "the defaults"), folder)
+    ]
+    if path is not None:
+        layers.append(_absolute(read_toml(path), folder))
+    layers.append(_absolute(read_environment(Settings, os.environ if environ is None else environ), here))
+    layers.append(_absolute(Layer(dict(overrides or {}), "the command line"), here))
+    return validate(Settings, layers)
+
+
+def _absolute(layer: Layer, folder: Path) -> Layer:
+    """The layer with its relative paths made absolute; what is no text is left for the check to name."""
+    values = dict(layer.values)
+    for *tables, key in _PATHS:
+        table = values
+        for name in tables:
+            table = table.get(name, {}) if isinstance(table, Mapping) else {}
+        found = table.get(key) if isinstance(table, Mapping) else None
+        if isinstance(found, Path | str) and str(found) and (key != "bundle" or "/" in str(found)):
+            values = merge(values, _nested((*tables, key), str(folder / found)))
+    return replace(layer, values=values)
+
+
+def _nested(path: tuple[str, ...], value: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    put(values, path, value)
+    return values
+
+
+def example_toml() -> str:
+    """A configuration file with every setting at its default, commented out and explained."""
+    return example(Settings)
