@@ -1,0 +1,210 @@
+"""What the header of a fundus photograph says, as one frozen record; pixels are not loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from dicom_io.dataset import ParsedObject, parse_object
+from dicom_io.elements import codes, integer_string, items, text, texts, uid, unsigned
+from dicom_io.errors import IdentifierMissingError
+from dicom_io.laterality import Laterality, LateralityReading, read_laterality
+
+__all__ = ["MAXIMUM_FRAMES", "FundusHeader", "Laterality", "LateralityReading", "read_header"]
+
+MAXIMUM_FRAMES = 1024
+"""More frames than this are not listed one by one; `pixels` refuses such an object."""
+
+_HASH_BLOCK = 1 << 20
+_IMAGE_LATERALITY, _LATERALITY, _FRAME_LATERALITY = 0x00200062, 0x00200060, 0x00209072
+_SHARED_GROUPS, _PER_FRAME_GROUPS, _FRAME_ANATOMY = 0x52009229, 0x52009230, 0x00209071
+_DEVICE_TYPE, _ILLUMINATION = 0x00220015, 0x00220016
+_LIGHT_PATH_FILTERS, _IMAGE_PATH_FILTERS, _CHANNELS = 0x00220017, 0x00220018, 0x0022001A
+_WANTED = (
+    0x00080005, 0x00080008, 0x00080016, 0x00080018, 0x00080022, 0x0008002A, 0x00080032, 0x00080050,
+    0x00080060, 0x00080070, 0x00081090, 0x00100020, 0x00100021, 0x00181000, 0x00181020, 0x0020000D,
+    0x0020000E, _LATERALITY, _IMAGE_LATERALITY, 0x00201208, _DEVICE_TYPE, _ILLUMINATION,
+    _LIGHT_PATH_FILTERS, _IMAGE_PATH_FILTERS, _CHANNELS, 0x00280002, 0x00280004, 0x00280006, 0x00280008,
+    0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280301, 0x00401003, _SHARED_GROUPS,
+    _PER_FRAME_GROUPS,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FundusHeader:
+    """Header of one object; text is stripped, absent text is "", absent numbers are 0.
+
+    Attributes:
+        sop_class_uid: (0008,0016).
+        sop_instance_uid: (0008,0018).
+        study_instance_uid: (0020,000D).
+        series_instance_uid: (0020,000E).
+        transfer_syntax_uid: (0002,0010).
+        accession_number: (0008,0050).
+        patient_id: (0010,0020); kept out of `repr`.
+        issuer_of_patient_id: (0010,0021); kept out of `repr`.
+        manufacturer: (0008,0070).
+        model_name: (0008,1090).
+        device_serial: (0018,1000).
+        software: (0018,1020), values joined by a backslash.
+        rows: (0028,0010), in pixels.
+        columns: (0028,0011), in pixels.
+        number_of_frames: (0028,0008), 1 when absent.
+        samples_per_pixel: (0028,0002).
+        bits_allocated: (0028,0100).
+        bits_stored: (0028,0101).
+        planar_configuration: (0028,0006).
+        photometric: (0028,0004).
+        image_type: (0008,0008).
+        modality: (0008,0060).
+        laterality: One reading a frame, at most `MAXIMUM_FRAMES`.
+        device_type_codes: Code values of (0022,0015).
+        illumination_codes: Code values of (0022,0016).
+        filter_codes: Code values of the filters in (0022,0017) and (0022,0018).
+        channel_codes: Code values of (0022,001A).
+        burned_in_annotation: (0028,0301), None when not stated.
+        requested_priority: (0040,1003).
+        related_instances: (0020,1208), None when absent.
+        acquisition_datetime: (0008,002A), else (0008,0022) and (0008,0032) joined.
+        pixel_sha256: Digest over the bytes from the Pixel Data element to the end of the data set;
+            None without pixel data.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    transfer_syntax_uid: str
+    accession_number: str = ""
+    patient_id: str = field(default="", repr=False)
+    issuer_of_patient_id: str = field(default="", repr=False)
+    manufacturer: str = ""
+    model_name: str = ""
+    device_serial: str = ""
+    software: str = ""
+    rows: int = 0
+    columns: int = 0
+    number_of_frames: int = 1
+    samples_per_pixel: int = 0
+    bits_allocated: int = 0
+    bits_stored: int = 0
+    planar_configuration: int = 0
+    photometric: str = ""
+    image_type: tuple[str, ...] = ()
+    modality: str = ""
+    laterality: tuple[LateralityReading, ...] = (LateralityReading(None, "LATERALITY_UNKNOWN"),)
+    device_type_codes: tuple[str, ...] = ()
+    illumination_codes: tuple[str, ...] = ()
+    filter_codes: tuple[str, ...] = ()
+    channel_codes: tuple[str, ...] = ()
+    burned_in_annotation: bool | None = None
+    requested_priority: str = ""
+    related_instances: int | None = None
+    acquisition_datetime: str = ""
+    pixel_sha256: str | None = None
+
+
+def read_header(path: Path) -> FundusHeader:
+    """Read the header of a DICOM file (PS3.10).
+
+    Args:
+        path: The file; its data set is read up to the Pixel Data element, the rest only hashed.
+
+    Raises:
+        UnreadableObjectError: When the file is no DICOM file or its data set cannot be parsed.
+        IdentifierMissingError: When SOP class, SOP instance, study or series UID is missing or no UID.
+    """
+    with path.open("rb") as file:
+        parsed = parse_object(file, _WANTED)
+        return _header(parsed.dataset, parsed.transfer_syntax_uid, _pixel_digest(parsed))
+
+
+def _header(ds: Dataset, transfer_syntax_uid: str, pixel_sha256: str | None) -> FundusHeader:
+    """Header record of a parsed data set."""
+    frames = max(integer_string(ds, 0x00280008, 1), 1)
+    related = integer_string(ds, 0x00201208, 0)
+    annotation = text(ds, 0x00280301).upper()
+    return FundusHeader(
+        sop_class_uid=_required_uid(ds, 0x00080016, "SOP Class UID"),
+        sop_instance_uid=_required_uid(ds, 0x00080018, "SOP Instance UID"),
+        study_instance_uid=_required_uid(ds, 0x0020000D, "Study Instance UID"),
+        series_instance_uid=_required_uid(ds, 0x0020000E, "Series Instance UID"),
+        transfer_syntax_uid=transfer_syntax_uid,
+        accession_number=text(ds, 0x00080050),
+        patient_id=text(ds, 0x00100020),
+        issuer_of_patient_id=text(ds, 0x00100021),
+        manufacturer=text(ds, 0x00080070),
+        model_name=text(ds, 0x00081090),
+        device_serial=text(ds, 0x00181000),
+        software="\\".join(texts(ds, 0x00181020)),
+        rows=unsigned(ds, 0x00280010, 0),
+        columns=unsigned(ds, 0x00280011, 0),
+        number_of_frames=frames,
+        samples_per_pixel=unsigned(ds, 0x00280002, 0),
+        bits_allocated=unsigned(ds, 0x00280100, 0),
+        bits_stored=unsigned(ds, 0x00280101, 0),
+        planar_configuration=unsigned(ds, 0x00280006, 0),
+        photometric=text(ds, 0x00280004).upper(),
+        image_type=texts(ds, 0x00080008),
+        modality=text(ds, 0x00080060),
+        laterality=tuple(_lateralities(ds, frames)),
+        device_type_codes=tuple(codes(ds, _DEVICE_TYPE)),
+        illumination_codes=tuple(codes(ds, _ILLUMINATION)),
+        filter_codes=tuple(_filter_codes(ds)),
+        channel_codes=tuple(codes(ds, _CHANNELS)),
+        burned_in_annotation={"YES": True, "NO": False}.get(annotation),
+        requested_priority=text(ds, 0x00401003).upper(),
+        related_instances=related or None,
+        acquisition_datetime=text(ds, 0x0008002A) or text(ds, 0x00080022) + text(ds, 0x00080032),
+        pixel_sha256=pixel_sha256,
+    )
+
+
+def _required_uid(ds: Dataset, tag: int, name: str) -> str:
+    value = uid(ds, tag)
+    if not value:
+        raise IdentifierMissingError(f"{name} is missing or is no UID")
+    return value
+
+
+def _lateralities(ds: Dataset, frames: int) -> Iterator[LateralityReading]:
+    """Reading of each frame: image level, shared and per-frame statements together."""
+    shared = [
+        text(ds, _IMAGE_LATERALITY),
+        text(ds, _LATERALITY),
+        *_frame_statements(items(ds, _SHARED_GROUPS)),
+    ]
+    per_frame = items(ds, _PER_FRAME_GROUPS)
+    if not per_frame:
+        yield from [read_laterality(shared)] * min(frames, MAXIMUM_FRAMES)
+        return
+    for index in range(min(frames, MAXIMUM_FRAMES)):
+        yield read_laterality([*shared, *_frame_statements(per_frame[index : index + 1])])
+
+
+def _frame_statements(groups: list[Dataset]) -> Iterator[str]:
+    """Values of Frame Laterality in functional groups (PS3.3 C.7.6.16.2.8)."""
+    for group in groups:
+        for anatomy in items(group, _FRAME_ANATOMY):
+            yield text(anatomy, _FRAME_LATERALITY)
+
+
+def _filter_codes(ds: Dataset) -> Iterator[str]:
+    """Codes of light path and image path filters (PS3.3 C.8.17.3)."""
+    for tag in (_LIGHT_PATH_FILTERS, _IMAGE_PATH_FILTERS):
+        yield from codes(ds, tag)
+
+
+def _pixel_digest(parsed: ParsedObject) -> str | None:
+    """SHA-256 from the Pixel Data element, where the parser stopped, to the end."""
+    element = parsed.pixel_element()
+    if element is None or element[1] == 0:
+        return None
+    digest = hashlib.sha256(element[0])
+    while block := parsed.stream.read(_HASH_BLOCK):
+        digest.update(block)
+    return digest.hexdigest()
