@@ -1,0 +1,236 @@
+"""Analysis of instances: claims with token and expiry, and the ways an analysis can end.
+
+A transition is one statement that checks state and token: a message delivered twice does its work once, and a
+stalled worker whose claim was taken over cannot write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
+
+from worker.schema import Finding, HeaderVersion, Instance, InstanceState, Quarantined, db_now
+from worker.store.clock import new_token
+
+
+@dataclass(frozen=True)
+class ImageClaim:
+    """The right to analyse one instance, and what is needed for it."""
+
+    instance_id: int
+    study_id: int
+    sop_instance_uid: str
+    spool_path: str
+    sha256: str
+    route: str
+    camera: str | None
+    adapter: str | None
+    sop_class_uid: str
+    token: str
+    attempts: int
+    claims: int
+    priority: int
+
+
+@dataclass(frozen=True)
+class FrameFinding:
+    """What was read in one frame; the columns of `findings` of the same names."""
+
+    frame_number: int
+    route: str
+    adapter: str | None
+    grade: int | None
+    grade_label: str | None
+    referable: bool | None
+    referable_probability: float | None
+    certainty: float | None
+    quality: float | None
+    probabilities: list[float] | None
+    reason_code: str | None
+    engine: str
+    field_fraction: float | None
+    mean_red: float | None
+    mean_green: float | None
+    mean_blue: float | None
+    decode_ms: float
+    prepare_ms: float
+    engine_ms: float
+
+
+def _unclaimed() -> ColumnElement[bool]:
+    return and_(
+        Instance.state == InstanceState.RECEIVED,
+        Instance.due_at <= db_now(),
+        or_(Instance.claim_expires_at.is_(None), Instance.claim_expires_at < db_now()),
+    )
+
+
+def due(tx: Connection, limit: int) -> list[tuple[int, int]]:
+    """Return (id, priority) of instances that wait for a worker, most urgent and oldest first."""
+    statement = select(Instance.id, Instance.priority).where(_unclaimed())
+    rows = tx.execute(statement.order_by(Instance.priority, Instance.due_at).limit(limit)).all()
+    return [(int(row.id), int(row.priority)) for row in rows]
+
+
+def claim(tx: Connection, instance_id: int, owner: str, lease_s: float) -> ImageClaim | None:
+    """Take the right to analyse; None when it is done, not due yet, or in somebody else's hands."""
+    token = new_token()
+    row = tx.execute(
+        update(Instance)
+        .where(Instance.id == instance_id, _unclaimed())
+        .values(
+            claim_owner=owner,
+            claim_token=token,
+            claim_expires_at=db_now(lease_s),
+            claims=Instance.claims + 1,
+        )
+        .returning(
+            Instance.id,
+            Instance.study_id,
+            Instance.sop_instance_uid,
+            Instance.spool_path,
+            Instance.sha256,
+            Instance.route,
+            Instance.camera,
+            Instance.adapter,
+            Instance.sop_class_uid,
+            Instance.attempts,
+            Instance.claims,
+            Instance.priority,
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    values = row._asdict()
+    return ImageClaim(instance_id=values.pop("id"), token=token, **values)
+
+
+_NO_CLAIM: dict[str, Any] = {"claim_owner": None, "claim_token": None, "claim_expires_at": None}
+
+
+def _mine(claimed: ImageClaim) -> ColumnElement[bool]:
+    return and_(
+        Instance.id == claimed.instance_id,
+        Instance.claim_token == claimed.token,
+        Instance.state == InstanceState.RECEIVED,
+    )
+
+
+def renew(tx: Connection, tokens: Sequence[str], lease_s: float) -> int:
+    """Prolong the claims of one process that are still its own; return how many."""
+    statement = update(Instance).where(
+        Instance.claim_token.in_(tokens), Instance.state == InstanceState.RECEIVED
+    )
+    return tx.execute(statement.values(claim_expires_at=db_now(lease_s))).rowcount
+
+
+def finish(tx: Connection, claimed: ImageClaim, bundle_pk: int, findings: Sequence[FrameFinding]) -> bool:
+    """Write findings and state together; False (and nothing written) when the claim was lost."""
+    row = tx.execute(
+        update(Instance)
+        .where(_mine(claimed))
+        .values(
+            **_NO_CLAIM,
+            state=InstanceState.ANALYSED,
+            reason_code=None,
+            reason_detail=None,
+            analysed_at=db_now(),
+        )
+        .returning(Instance.lateralities)
+    ).one_or_none()
+    if row is None:
+        return False
+    old = delete(Finding).where(Finding.instance_id == claimed.instance_id, Finding.bundle_pk == bundle_pk)
+    tx.execute(old)
+    for finding in findings:
+        # The side comes from the row as it is now: a corrected header may have come in meanwhile.
+        value, reason = _side(row.lateralities, finding.frame_number)
+        tx.execute(
+            insert(Finding).values(
+                **asdict(finding),
+                instance_id=claimed.instance_id,
+                bundle_pk=bundle_pk,
+                laterality=value,
+                laterality_reason=reason,
+                created_at=db_now(),
+            )
+        )
+    return True
+
+
+def _side(lateralities: list[Any], frame_number: int) -> tuple[str | None, str | None]:
+    if frame_number <= len(lateralities):
+        value, reason = lateralities[frame_number - 1]
+        return value, reason
+    return None, "LATERALITY_UNKNOWN"
+
+
+def refuse(tx: Connection, claimed: ImageClaim, reason_code: str, detail: str | None) -> bool:
+    """End the analysis with a reason; False when the claim was lost."""
+    values = {
+        **_NO_CLAIM,
+        "state": InstanceState.REFUSED,
+        "reason_code": reason_code,
+        "reason_detail": None if detail is None else detail[:200],
+        "analysed_at": db_now(),
+    }
+    return bool(tx.execute(update(Instance).where(_mine(claimed)).values(values)).rowcount)
+
+
+def retry(tx: Connection, claimed: ImageClaim, detail: str, delay_s: float) -> bool:
+    """Put the instance back for `delay_s`; `detail` holds no patient data (a type and a place)."""
+    values = {
+        **_NO_CLAIM,
+        "attempts": Instance.attempts + 1,
+        "due_at": db_now(delay_s),
+        "reason_detail": detail[:200],
+    }
+    return bool(tx.execute(update(Instance).where(_mine(claimed)).values(values)).rowcount)
+
+
+def give_back(tx: Connection, claimed: ImageClaim) -> bool:
+    """Put the instance back at once, as if it had not been taken (shutdown)."""
+    values = {**_NO_CLAIM, "claims": func.max(Instance.claims - 1, 0)}
+    if tx.dialect.name != "sqlite":
+        values["claims"] = func.greatest(Instance.claims - 1, 0)
+    return bool(tx.execute(update(Instance).where(_mine(claimed)).values(values)).rowcount)
+
+
+def release_owner(tx: Connection, owner: str) -> int:
+    """Put back what a process that is gone had claimed; return how many."""
+    statement = update(Instance).where(
+        Instance.claim_owner == owner, Instance.state == InstanceState.RECEIVED
+    )
+    return tx.execute(statement.values(**_NO_CLAIM)).rowcount
+
+
+def requeue(tx: Connection, instance_ids: Sequence[int]) -> int:
+    """Have refused instances analysed again, with fresh attempts; return how many."""
+    values = {
+        **_NO_CLAIM,
+        "state": InstanceState.RECEIVED,
+        "reason_code": None,
+        "reason_detail": None,
+        "attempts": 0,
+        "claims": 0,
+        "due_at": db_now(),
+    }
+    statement = update(Instance).where(Instance.id.in_(instance_ids), Instance.state == InstanceState.REFUSED)
+    return tx.execute(statement.values(values)).rowcount
+
+
+def unfinished_files(tx: Connection) -> list[tuple[int, str, int, str]]:
+    """Return (id, spool path, size in bytes, SOP instance UID) of every instance not analysed yet."""
+    statement = select(Instance.id, Instance.spool_path, Instance.size_bytes, Instance.sop_instance_uid)
+    rows = tx.execute(statement.where(Instance.state == InstanceState.RECEIVED)).all()
+    return [(row.id, row.spool_path, row.size_bytes, row.sop_instance_uid) for row in rows]
+
+
+def known_hashes(tx: Connection, sha256s: Sequence[str]) -> set[str]:
+    """Return those of the SHA-256 values that belong to a header version or a quarantined object."""
+    known = set(tx.scalars(select(HeaderVersion.sha256).where(HeaderVersion.sha256.in_(sha256s))))
+    known |= set(tx.scalars(select(Quarantined.sha256).where(Quarantined.sha256.in_(sha256s))))
+    return known

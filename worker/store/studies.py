@@ -1,0 +1,316 @@
+"""Studies: opening, closing, and the claim under which a report is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    and_,
+    cast,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+
+from worker.schema import (
+    Association,
+    AssociationStudy,
+    Instance,
+    InstanceState,
+    Study,
+    StudyState,
+    db_now,
+)
+from worker.store.clock import new_token, now
+
+
+@dataclass(frozen=True)
+class ClosingPolicy:
+    """When a study counts as complete; the fields are those of `[study]` in the settings."""
+
+    close_on: str
+    quiet_s: float
+    max_open_s: float
+    report_deadline_s: float
+    expected_images: int | None
+
+
+@dataclass(frozen=True)
+class StudyClaim:
+    """The right to write one study's report."""
+
+    study_id: int
+    study_instance_uid: str
+    accession_number: str | None
+    content_version: int
+    token: str
+    attempts: int
+    partial: bool
+    """True when images are unfinished and the report's deadline is over."""
+    created_at: datetime
+    closed_at: datetime
+
+
+@dataclass(frozen=True)
+class StudyContent:
+    """What an object says of its study."""
+
+    study_instance_uid: str
+    accession_number: str | None
+    patient_key: str
+    priority: int
+    related_instances: int | None
+
+
+def touch(tx: Connection, content: StudyContent, policy: ClosingPolicy) -> int:
+    """Create, keep open or reopen the study that new content belongs to; return its id."""
+    study_id = _reopen(tx, content, policy)
+    if study_id is not None:
+        return study_id
+    try:
+        with tx.begin_nested():
+            return _create(tx, content, policy)
+    except IntegrityError:
+        # Another association created it between our look and our insert.
+        study_id = _reopen(tx, content, policy)
+        if study_id is None:
+            raise
+        return study_id
+
+
+def _create(tx: Connection, content: StudyContent, policy: ClosingPolicy) -> int:
+    moment = now(tx)
+    values = {
+        "study_instance_uid": content.study_instance_uid,
+        "accession_number": content.accession_number,
+        "patient_key": content.patient_key,
+        "state": StudyState.OPEN,
+        "content_version": 1,
+        "reported_version": 0,
+        "partial_version": 0,
+        "priority": content.priority,
+        "expected_images": policy.expected_images or content.related_instances,
+        "created_at": moment,
+        "opened_at": moment,
+        "last_image_at": moment,
+        "close_due_at": _close_due(moment, moment, policy),
+        "attempts": 0,
+    }
+    return int(tx.execute(insert(Study).values(values).returning(Study.id)).scalar_one())
+
+
+def _reopen(tx: Connection, content: StudyContent, policy: ClosingPolicy) -> int | None:
+    columns = (Study.id, Study.state, Study.opened_at, Study.priority, Study.expected_images)
+    statement = select(*columns).where(Study.study_instance_uid == content.study_instance_uid)
+    row = tx.execute(statement.with_for_update()).one_or_none()
+    if row is None:
+        return None
+    moment = now(tx)
+    opened_at = row.opened_at if row.state == StudyState.OPEN else moment
+    values = {
+        "state": StudyState.OPEN,
+        "content_version": Study.content_version + 1,
+        "opened_at": opened_at,
+        "last_image_at": moment,
+        "close_due_at": _close_due(opened_at, moment, policy),
+        "closed_at": None,
+        "report_deadline_at": None,
+        "priority": min(content.priority, row.priority),
+        "expected_images": row.expected_images or policy.expected_images or content.related_instances,
+        "attempts": 0,
+        "due_at": None,
+        "last_error": None,
+    }
+    tx.execute(update(Study).where(Study.id == row.id).values(values))
+    return int(row.id)
+
+
+def _close_due(opened_at: datetime, moment: datetime, policy: ClosingPolicy) -> datetime:
+    latest = opened_at + timedelta(seconds=policy.max_open_s)
+    if policy.close_on != "quiet":
+        return latest
+    return min(latest, moment + timedelta(seconds=policy.quiet_s))
+
+
+def settle_content(tx: Connection, study_id: int, policy: ClosingPolicy) -> None:
+    """After content changed: look for identity conflicts, and close now when the expected number is in."""
+    images, patients, conflicts = tx.execute(
+        select(
+            func.count(Instance.id),
+            func.count(func.distinct(Instance.patient_key)),
+            func.coalesce(func.sum(cast(Instance.uid_conflict, Integer)), 0),
+        ).where(Instance.study_id == study_id)
+    ).one()
+    reason = "UID_CONFLICT" if conflicts else "PATIENT_CONFLICT" if patients > 1 else None
+    values: dict[str, object] = {"withheld_reason": reason}
+    if patients == 1:
+        key = select(Instance.patient_key).where(Instance.study_id == study_id).limit(1)
+        values["patient_key"] = key.scalar_subquery()
+    if policy.close_on == "count":
+        expected = tx.scalar(select(Study.expected_images).where(Study.id == study_id))
+        if expected and images >= expected:
+            values["close_due_at"] = db_now()
+    tx.execute(update(Study).where(Study.id == study_id).values(values))
+
+
+def close_due(tx: Connection, policy: ClosingPolicy, limit: int = 500) -> list[tuple[int, int]]:
+    """Close every study whose time has come; return (id, priority) of each.
+
+    A quiet study stays open while an association that touched it is open, but never beyond `max_open_s`.
+    """
+    busy = exists(
+        select(AssociationStudy.study_id)
+        .join(Association, Association.id == AssociationStudy.association_id)
+        .where(AssociationStudy.study_id == Study.id, Association.closed_at.is_(None))
+    )
+    over = Study.opened_at < db_now(-policy.max_open_s)
+    counted = func.coalesce(Study.expected_images, 0) > 0 if policy.close_on == "count" else over
+    due = select(Study.id).where(
+        Study.state == StudyState.OPEN, Study.close_due_at <= db_now(), or_(~busy, over, counted)
+    )
+    return _close(tx, Study.id.in_(due.limit(limit).scalar_subquery()), policy)
+
+
+def close_after_association(
+    tx: Connection, association_id: str, policy: ClosingPolicy
+) -> list[tuple[int, int]]:
+    """Close the studies that this association touched and no other open one does; return (id, priority)."""
+    mine = select(AssociationStudy.study_id).where(AssociationStudy.association_id == association_id)
+    others = (
+        select(AssociationStudy.study_id)
+        .join(Association, Association.id == AssociationStudy.association_id)
+        .where(AssociationStudy.association_id != association_id, Association.closed_at.is_(None))
+    )
+    return _close(tx, and_(Study.id.in_(mine), Study.id.not_in(others)), policy)
+
+
+def _close(tx: Connection, which: ColumnElement[bool], policy: ClosingPolicy) -> list[tuple[int, int]]:
+    rows = tx.execute(
+        update(Study)
+        .where(Study.state == StudyState.OPEN, which)
+        .values(
+            state=StudyState.CLOSED,
+            closed_at=db_now(),
+            report_deadline_at=db_now(policy.report_deadline_s),
+            due_at=db_now(),
+        )
+        .returning(Study.id, Study.priority)
+    ).all()
+    return [(int(row.id), int(row.priority)) for row in rows]
+
+
+def _unfinished() -> ColumnElement[bool]:
+    return exists(
+        select(Instance.id).where(Instance.study_id == Study.id, Instance.state == InstanceState.RECEIVED)
+    )
+
+
+def _reportable() -> ColumnElement[bool]:
+    """Closed, not withheld, and its content not reported yet: completely, or partially past the deadline."""
+    complete = and_(Study.reported_version < Study.content_version, ~_unfinished())
+    partial = and_(
+        Study.partial_version < Study.content_version,
+        Study.reported_version < Study.content_version,
+        Study.report_deadline_at <= db_now(),
+        _unfinished(),
+    )
+    return and_(
+        Study.state == StudyState.CLOSED,
+        Study.reported_version < Study.content_version,
+        Study.withheld_reason.is_(None),
+        or_(Study.due_at.is_(None), Study.due_at <= db_now()),
+        or_(Study.claim_expires_at.is_(None), Study.claim_expires_at < db_now()),
+        or_(complete, partial),
+    )
+
+
+def unreported(tx: Connection, limit: int) -> list[tuple[int, int]]:
+    """Return (id, priority) of studies whose report can be written now, most urgent and oldest first."""
+    statement = select(Study.id, Study.priority).where(_reportable())
+    rows = tx.execute(statement.order_by(Study.priority, Study.due_at).limit(limit)).all()
+    return [(int(row.id), int(row.priority)) for row in rows]
+
+
+def ready_for_report(tx: Connection, study_id: int) -> int | None:
+    """Return the study's priority when its report can be written now, else None."""
+    return tx.scalar(select(Study.priority).where(Study.id == study_id, _reportable()))
+
+
+def claim(tx: Connection, study_id: int, owner: str, lease_s: float) -> StudyClaim | None:
+    """Take the right to write the report; None when there is nothing to do or somebody else has it."""
+    token = new_token()
+    unfinished = tx.scalar(select(_unfinished()).select_from(Study).where(Study.id == study_id))
+    row = tx.execute(
+        update(Study)
+        .where(Study.id == study_id, _reportable())
+        .values(claim_owner=owner, claim_token=token, claim_expires_at=db_now(lease_s))
+        .returning(
+            Study.study_instance_uid,
+            Study.accession_number,
+            Study.content_version,
+            Study.attempts,
+            Study.created_at,
+            Study.closed_at,
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    return StudyClaim(
+        study_id,
+        row.study_instance_uid,
+        row.accession_number,
+        row.content_version,
+        token,
+        row.attempts,
+        bool(unfinished),
+        row.created_at,
+        row.closed_at,
+    )
+
+
+def _mine(claimed: StudyClaim) -> ColumnElement[bool]:
+    return and_(Study.id == claimed.study_id, Study.claim_token == claimed.token)
+
+
+_NO_CLAIM = {"claim_owner": None, "claim_token": None, "claim_expires_at": None}
+
+
+def reported(tx: Connection, claimed: StudyClaim) -> bool:
+    """Record the claimed content version as reported and drop the claim; False when it was lost."""
+    done = {"partial_version": claimed.content_version}
+    if not claimed.partial:
+        done["reported_version"] = claimed.content_version
+    values = {**_NO_CLAIM, **done, "attempts": 0, "last_error": None}
+    return bool(tx.execute(update(Study).where(_mine(claimed)).values(values)).rowcount)
+
+
+def report_failed(tx: Connection, claimed: StudyClaim, error: str, delay_s: float) -> None:
+    """Drop the claim and try again after `delay_s`; `error` holds no patient data (a type and a place)."""
+    tx.execute(
+        update(Study)
+        .where(_mine(claimed))
+        .values(**_NO_CLAIM, attempts=Study.attempts + 1, last_error=error[:200], due_at=db_now(delay_s))
+    )
+
+
+def give_back(tx: Connection, claimed: StudyClaim) -> None:
+    """Drop the claim of a report that was not begun."""
+    tx.execute(update(Study).where(_mine(claimed)).values(**_NO_CLAIM))
+
+
+def reopen_for_report(tx: Connection, study_ids: Sequence[int]) -> int:
+    """Ask for a new revision of closed studies (`requeue`); return how many."""
+    return tx.execute(
+        update(Study)
+        .where(Study.id.in_(study_ids))
+        .values(content_version=Study.content_version + 1, attempts=0, due_at=db_now(), last_error=None)
+    ).rowcount

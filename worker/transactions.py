@@ -1,0 +1,162 @@
+"""Transactions: one writer thread a process with group commit on SQLite, ordinary ones elsewhere.
+
+A durable SQLite commit costs one disk sync (a few milliseconds) however much is in it, and only one writer
+may be active at a time. So the callers' functions queue up, and whatever queued while the disk was busy with
+the last commit goes into the next one: sixteen associations share a sync instead of waiting for sixteen. Each
+function runs in its own savepoint; one that fails takes nobody with it. A caller continues after the commit.
+
+PostgreSQL does the same by itself (concurrent WAL flush): there every caller has its own connection.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import structlog
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
+
+from worker.errors import DatabaseUnreachableError
+
+log = structlog.get_logger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
+_Work = tuple[Callable[[Connection], Any], "Future[Any]"]
+_GROUP_LIMIT = 256
+"""Functions a group commit takes at most, so that the first of them does not wait for ever."""
+
+
+class Database:
+    """Runs the functions of `worker.store` in transactions.
+
+    Args:
+        engine: From `worker.database.create_database_engine`.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._group_commit = engine.dialect.name == "sqlite"
+        self._queue: SimpleQueue[_Work | None] = SimpleQueue()
+        self._closed = False
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def write(self, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run `work(connection, …)` in a transaction; return when it is durable.
+
+        Raises:
+            DatabaseUnreachableError: No connection, or the lock was not had in time; nothing was written.
+        """
+        return self.submit(work, *args, **kwargs).result()
+
+    def submit(
+        self, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> Future[R]:
+        """Like `write`, but return at once: the future's result comes after the commit."""
+        future: Future[R] = Future()
+
+        def call(connection: Connection) -> R:
+            return work(connection, *args, **kwargs)
+
+        if not self._group_commit:
+            _run_alone(self.engine, call, future)
+            return future
+        with self._lock:
+            if self._closed:
+                raise DatabaseUnreachableError("the database is closed: this process is stopping")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="database-writer", daemon=True)
+                self._thread.start()
+            self._queue.put((call, future))
+        return future
+
+    def read(self, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run `work(connection, …)` on a connection whose changes, if any, are rolled back."""
+        try:
+            with self.engine.connect() as connection:
+                return work(connection, *args, **kwargs)
+        except OperationalError as error:
+            raise DatabaseUnreachableError(_advice(error)) from error
+
+    def close(self) -> None:
+        """Finish what was submitted, then close every connection."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+            if thread is not None:
+                self._queue.put(None)
+        if thread is not None:
+            thread.join()
+        self.engine.dispose()
+
+    def _serve(self) -> None:
+        last = False
+        while not last:
+            work = self._queue.get()
+            last = work is None
+            if work is not None:
+                _run_group(self.engine, work, self._take)
+
+    def _take(self) -> _Work | None:
+        """Return one more piece of waiting work, or None; the end marker goes back for `_serve` to find."""
+        if self._queue.empty():
+            return None
+        work = self._queue.get()
+        if work is None:
+            self._queue.put(None)
+        return work
+
+
+def _run_alone(engine: Engine, call: Callable[[Connection], Any], future: Future[Any]) -> None:
+    try:
+        with engine.begin() as connection:
+            result = call(connection)
+    except OperationalError as error:
+        future.set_exception(DatabaseUnreachableError(_advice(error)))
+    except Exception as error:  # handed to the caller, who waits on it
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
+def _run_group(engine: Engine, first: _Work, take: Callable[[], _Work | None]) -> None:
+    """Run the first and whatever arrives meanwhile in one transaction, then tell everybody."""
+    results: dict[Future[Any], Any] = {}
+    taken: list[Future[Any]] = []
+    try:
+        with engine.connect().execution_options(begin_immediate=True) as connection, connection.begin():
+            work: _Work | None = first
+            while work is not None:
+                taken.append(work[1])
+                _run_in_savepoint(connection, work, results)
+                work = take() if len(taken) < _GROUP_LIMIT else None
+    except Exception as error:  # the transaction failed: everybody in it learns so
+        cause = DatabaseUnreachableError(_advice(error)) if isinstance(error, OperationalError) else error
+        for future in taken:
+            if not future.done():
+                future.set_exception(cause)
+        return
+    for future, result in results.items():
+        future.set_result(result)
+
+
+def _run_in_savepoint(connection: Connection, work: _Work, results: dict[Future[Any], Any]) -> None:
+    """Run one caller's function; its own errors are its own, a failing database is everybody's."""
+    call, future = work
+    try:
+        with connection.begin_nested():
+            results[future] = call(connection)
+    except OperationalError:
+        raise
+    except Exception as error:  # handed to the caller, who waits on it
+        future.set_exception(error)
+
+
+def _advice(error: Exception) -> str:
+    """Say what failed without the statement or its parameters."""
+    kind = type(getattr(error, "orig", None) or error).__name__
+    return f"the database did not take the transaction ({kind}); check that it runs, its disk and its locks"
