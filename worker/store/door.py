@@ -57,8 +57,8 @@ def association_closed(
 ) -> list[tuple[int, int]]:
     """End an association; return (id, priority) of studies that it closed.
 
-    After a proper release `close_on = "association"` closes at once. After an abort the sender will most likely
-    come back with the rest: the study then waits for `quiet_s`.
+    After a proper release `close_on = "association"` closes at once. After an abort the sender will most
+    likely come back with the rest: the study then waits for `quiet_s`.
     """
     statement = update(Association).where(Association.id == association_id, Association.closed_at.is_(None))
     if not tx.execute(statement.values(closed_at=db_now(), outcome=outcome)).rowcount:

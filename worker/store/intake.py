@@ -1,8 +1,8 @@
 """What a received object becomes: a new image, the same again, a new header, or a conflict.
 
 Identical bytes again change nothing. The same pixels under another header are a new header version: the
-findings stay, the report is revised when side, patient, study or camera changed. Other pixels under a UID that
-is taken are kept in quarantine and the report is withheld: one of the two is wrong, we cannot know which.
+findings stay, the report is revised when side, patient, study or camera changed. Other pixels under a UID
+that is taken are kept in quarantine and the report is withheld: one of the two is wrong, we cannot know which.
 """
 
 from __future__ import annotations

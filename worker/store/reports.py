@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from worker.errors import ClaimLostError
 from worker.schema import (
@@ -178,7 +178,7 @@ def header_digests(tx: Connection, study_id: int) -> list[str]:
     return list(tx.scalars(statement.order_by(HeaderVersion.id)))
 
 
-def _row(row: Row[Any]) -> ReportRow:
+def _row(row: Any) -> ReportRow:
     return ReportRow(**row._asdict())
 
 
