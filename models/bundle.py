@@ -134,8 +134,8 @@ def installed_bundles() -> tuple[str, ...]:
 def seal_bundle(folder: Path, manifest: Manifest) -> Bundle:
     """Write the manifest of a finished folder, with the SHA-256 of every file in it, and open the bundle.
 
-    The manifest is written last and atomically, so that a folder with a manifest is a complete bundle. Sealing
-    an unchanged folder again writes the same bytes.
+    The manifest is written last and atomically, so that a folder with a manifest is a complete bundle.
+    Sealing an unchanged folder again writes the same bytes.
 
     Args:
         folder: holds the model card, the classifier, the adapters, and whatever else belongs to the bundle.

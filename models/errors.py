@@ -80,3 +80,9 @@ class UnknownAdapterError(ModelError):
 
 class ImageContractError(ModelError):
     """A picture handed to the predictor is not a uint8 array (S, S, 4) of the bundle's size."""
+
+
+class InferenceError(ModelError):
+    """An engine failed while running a graph; another attempt, or a smaller batch, may succeed."""
+
+    retryable = True

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from models.bundle import seal_bundle
+from models.bundle import Bundle, seal_bundle
 from models.manifest import AdapterEntry, Manifest
 
 GREEN_FOR_GRADE: Final = (40, 150, 188, 210, 235)
@@ -119,12 +119,7 @@ def tiny_classifier(size: int) -> onnx.ModelProto:
         helper.make_node("Floor", ["pooled"], ["floored"]),
         helper.make_node("Cast", ["floored"], ["activation"], to=TensorProto.UINT8),
     ]
-    outputs = [
-        helper.make_tensor_value_info("cumulative", TensorProto.FLOAT, ["N", 4]),
-        helper.make_tensor_value_info("quality", TensorProto.FLOAT, ["N", 1]),
-        helper.make_tensor_value_info("activation", TensorProto.UINT8, ["N", 2, size // 8, size // 8]),
-    ]
-    return make_graph(nodes, outputs, size, constants)
+    return make_graph(nodes, classifier_outputs(size), size, constants)
 
 
 def _mean_inside(channel: str) -> list[onnx.NodeProto]:
@@ -154,6 +149,61 @@ def tiny_adapter(size: int, step: int, *, alpha_step: int = 0) -> onnx.ModelProt
     ]
     outputs = [helper.make_tensor_value_info("adapted", TensorProto.UINT8, ["N", size, size, 4])]
     return make_graph(nodes, outputs, size, constants)
+
+
+def constant_classifier(
+    size: int,
+    cumulative: Sequence[float] = (0.9, 0.8, 0.3, 0.1),
+    quality: float = 1.0,
+    *,
+    batch_weight: float = 0.0,
+) -> onnx.ModelProto:
+    """A classifier that says the same of every picture; also what no classifier may say.
+
+    ``batch_weight`` adds that times the batch's mean (0 to 1) to the answer, which then depends on the batch.
+    """
+    constants = {
+        "zero": np.array(0.0, np.float32),
+        "weight": np.array(batch_weight / 255.0, np.float32),
+        "row": np.array([cumulative], np.float32),
+        "good": np.array([[quality]], np.float32),
+        "map_from": np.array([0, 0, 0]),
+        "map_to": np.array([2, size // 8, size // 8]),
+        "map_axes": np.array([1, 2, 3]),
+        "sides": np.array([2, 3]),
+    }
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["x"], ["mean_4d"], axes=[1, 2, 3], keepdims=1),
+        helper.make_node("Squeeze", ["mean_4d", "sides"], ["mean"]),
+        helper.make_node("Mul", ["mean", "zero"], ["zeros"]),
+        helper.make_node("ReduceMean", ["mean"], ["batch_mean"], axes=[0], keepdims=1),
+        helper.make_node("Mul", ["batch_mean", "weight"], ["shift"]),
+        helper.make_node("Sum", ["zeros", "shift", "row"], ["cumulative"]),
+        helper.make_node("Add", ["zeros", "good"], ["quality"]),
+        helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Slice", ["planes", "map_from", "map_to", "map_axes"], ["activation"]),
+    ]
+    constants["sides"] = np.array([2, 3])
+    del constants["pixels"], constants["pictures"]
+    return make_graph(nodes, classifier_outputs(size), size, constants)
+
+
+def classifier_outputs(size: int) -> list[onnx.ValueInfoProto]:
+    """What a classifier declares that it returns."""
+    return [
+        helper.make_tensor_value_info("cumulative", TensorProto.FLOAT, ["N", 4]),
+        helper.make_tensor_value_info("quality", TensorProto.FLOAT, ["N", 1]),
+        helper.make_tensor_value_info("activation", TensorProto.UINT8, ["N", 2, size // 8, size // 8]),
+    ]
+
+
+def replace_graph(folder: Path, name: str, model: onnx.ModelProto) -> Path:
+    """Put another graph in a bundle's place of that name, and seal the bundle again; returns the folder."""
+    manifest = Bundle.load(folder).manifest
+    onnx.save(model, folder / name)
+    seal_bundle(folder, manifest)
+    return folder
 
 
 def make_graph(
