@@ -185,11 +185,12 @@ _RESULTS = (
         "At least one image of this eye could not be used, and this site reports an eye only when all could.",
         "See the reasons of the images; the rule is [grading] eye_policy = strict.",
     ),
-    _other(
-        Scope.STUDY,
+    Reason(
         "PATIENT_CONFLICT",
         "The images of this study name different patients.",
         "Find out at the sender whose images these are, correct them there and send the study again.",
+        True,
+        Scope.STUDY,
     ),
 )
 
