@@ -1,8 +1,8 @@
 """Every coded concept that the reports use; nothing else writes a code.
 
-Standard codes come from PS3.16 (DCM), SNOMED CT (SCT), LOINC (LN) and UCUM; a meaning that none of them has is
-defined here in the private scheme `99FUNDUS`. LOINC's and SNOMED CT's "by ophthalmoscopy" and
-"without macular edema" concepts assert more than a grading program knows: see `SEVERITY_NAME` and `REFERABLE`.
+Standard codes come from PS3.16 (DCM), SNOMED CT (SCT), LOINC (LN) and UCUM; a meaning that none of them
+has is defined here in the private scheme `99FUNDUS`. Some LOINC concepts assert more than a grading program
+knows ("by Ophthalmoscopy", "without macular edema"): see `SEVERITY_NAME` and `REFERABLE`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dicom_io.laterality import Laterality
 from dicom_io.uids import PRODUCT_NAMESPACE, derived_uid
 
 PRIVATE_SCHEME = "99FUNDUS"
-"""Coding Scheme Designator of the codes below that no public scheme has (PS3.16 section 8.2: "99" is private)."""
+"""Designator of the codes that no public scheme has; "99" marks a private one (PS3.16 section 8)."""
 
 PRIVATE_SCHEME_NAME = "fundus-worker private codes"
 PRIVATE_SCHEME_VERSION = "1"
@@ -62,7 +62,7 @@ SEVERITY_NAME: Mapping[Laterality, Code] = MappingProxyType(
         ),
     }
 )
-"""LOINC has no name for "graded from a photograph": the report names its method beside (`GRADED_BY_SOFTWARE`)."""
+"""LOINC has no name for "graded from a photograph": the report names its method (`GRADED_BY_SOFTWARE`)."""
 
 SEVERITY: tuple[Code, ...] = (
     Code("LA18643-9", "LN", "No apparent retinopathy"),
@@ -74,7 +74,7 @@ SEVERITY: tuple[Code, ...] = (
 """LOINC answers in the order of the ICDR grades 0 to 4 (Wilkinson et al., Ophthalmology 2003;110:1677)."""
 
 REFERABLE = _private("REFERABLE_DR", "Referable DR (ICDR grade >= 2; macular oedema not assessed)")
-"""Never (105914-6, LN): its negative answer asserts "without macular edema", and it is for cleared devices."""
+"""Not (105914-6, LN): its negative answer asserts "without macular edema"; it is for cleared devices."""
 
 YES = Code("373066001", "SCT", "Yes")
 NO = Code("373067005", "SCT", "No")
@@ -107,8 +107,8 @@ PARTIAL = _private("PARTIAL", "Partial report")
 def image_quality(quality: float, minimum: float) -> Code:
     """Return the CID 3114-style code for a gradability score.
 
-    The score is a probability that the photograph can be graded at all; it cannot tell excellent from good, so
-    "excellent" is never stated.
+    The score is a probability that the photograph can be graded at all; it cannot tell excellent from good,
+    so "excellent" is never stated.
 
     Args:
         quality: 0..1, of the poorest photograph of the eye.

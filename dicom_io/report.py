@@ -1,7 +1,7 @@
 """Structured Report of one study: Comprehensive 3D SR (PS3.3 A.35.13), PS3.16 TID 1500.
 
-Everything in it comes from the content and from the photographs' headers, nothing from a clock: the same content
-gives the same bytes on every machine. The report is preliminary, not verified, and for research.
+Everything in it comes from the content and from the photographs' headers, nothing from a clock: the same
+content gives the same bytes on every machine. The report is preliminary, not verified, and for research.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def build_report(content: ReportContent, evidence: Sequence[Dataset]) -> Dataset
         A data set with file meta information, ready for `to_bytes`.
 
     Raises:
-        ReportBuildError: The content contradicts itself, or the evidence is not that of one study and patient.
+        ReportBuildError: The content contradicts itself, or the evidence is not of one study and patient.
     """
     known = _distinct(evidence)
     _check(content, known)
@@ -131,13 +131,15 @@ def _evidence(evidence: Sequence[Dataset]) -> Dataset:
 
 
 def _predecessors(predecessors: Iterable[Predecessor]) -> list[Dataset]:
-    ordered = sorted(
-        {(p.study_instance_uid, p.series_instance_uid, p.sop_class_uid, p.sop_instance_uid) for p in predecessors}
-    )
+    ordered = sorted({(p.study_instance_uid, _member(p)) for p in predecessors})
     return [
-        _references(study, [(series, sop_class, instance) for _, series, sop_class, instance in group])
+        _references(study, [member for _, member in group])
         for study, group in groupby(ordered, key=lambda entry: entry[0])
     ]
+
+
+def _member(document: Predecessor) -> tuple[str, str, str]:
+    return document.series_instance_uid, document.sop_class_uid, document.sop_instance_uid
 
 
 def _references(study: str, instances: Sequence[tuple[str, str, str]]) -> Dataset:
@@ -161,7 +163,7 @@ def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
 
 
 def _private_scheme() -> Dataset:
-    """Where the private codes come from (PS3.3 table 8.1-1... C.12.1, Coding Scheme Identification)."""
+    """Who defines the private codes (PS3.3 C.12.1, Coding Scheme Identification Sequence)."""
     item = Dataset()
     item.CodingSchemeDesignator = codes.PRIVATE_SCHEME
     item.CodingSchemeName = codes.PRIVATE_SCHEME_NAME
@@ -200,7 +202,9 @@ def _check_image(image: ReportImage, content: ReportContent, known: set[tuple[st
     if image.used and image.laterality not in {eye.laterality for eye in content.eyes}:
         raise ReportBuildError(f"photograph {image.sop_instance_uid} is used for an eye without a result")
     if image.used == bool(image.reason_code):
-        raise ReportBuildError(f"photograph {image.sop_instance_uid} needs a reason exactly when it is not used")
+        raise ReportBuildError(
+            f"photograph {image.sop_instance_uid} needs a reason exactly when it is not used"
+        )
 
 
 def _check_eye(eye: ReportEye, images: Iterable[ReportImage]) -> None:

@@ -7,12 +7,12 @@ A report must be a valid object whatever the camera wrote: a value that breaks i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from types import MappingProxyType
 
 from pydicom.dataset import Dataset
-from pydicom.datadict import tag_for_keyword
+from pydicom.tag import Tag
 
 from dicom_io.elements import items, texts, uid
 from dicom_io.errors import ReportBuildError
@@ -45,7 +45,7 @@ def _is_date(value: str) -> bool:
     if not re.fullmatch(r"\d{8}", value):
         return False
     try:
-        datetime.strptime(value, "%Y%m%d")  # noqa: DTZ007  # a DA has no time zone
+        datetime.strptime(value, "%Y%m%d")  # a DA has no time zone
     except ValueError:
         return False
     return True
@@ -57,6 +57,7 @@ def _is_one_of(*values: str) -> Callable[[str], bool]:
 
 _LO = _is_text(64)
 _SH = _is_text(16)
+_UT = _is_text(1024)
 
 _EMPTY_WHEN_UNKNOWN: Mapping[str, Callable[[str], bool]] = MappingProxyType(
     {
@@ -82,7 +83,7 @@ _LEFT_OUT_WHEN_UNKNOWN: Mapping[str, Callable[[str], bool]] = MappingProxyType(
 )
 """Type 3 attributes, also of the Patient Study module (C.7.2.2), that a PACS matches or shows."""
 
-_UNIVERSAL_ENTITY_ID_TYPES = ("DNS", "EUI64", "ISO", "URI", "UUID", "X400", "X500")
+_ENTITY_ID_TYPES = ("DNS", "EUI64", "ISO", "URI", "UUID", "X400", "X500")
 
 
 def patient_and_study(evidence: Sequence[Dataset]) -> Dataset:
@@ -139,11 +140,8 @@ def _single_study(evidence: Sequence[Dataset]) -> str:
     return studies.pop()
 
 
-def _legal_values(
-    evidence: Iterable[Dataset], keyword: str, legal: Callable[[str], bool]
-) -> Iterable[str]:
-    tag = tag_for_keyword(keyword)
-    assert tag is not None
+def _legal_values(evidence: Iterable[Dataset], keyword: str, legal: Callable[[str], bool]) -> Iterator[str]:
+    tag = Tag(keyword)
     for ds in evidence:
         values = texts(ds, tag)
         if len(values) == 1 and values[0] and legal(values[0]):
@@ -162,11 +160,9 @@ def _accession_issuer(evidence: Sequence[Dataset]) -> Dataset | None:
 
 def _entity(item: Dataset) -> Dataset:
     entity = Dataset()
-    local = next(iter(_legal_values([item], "LocalNamespaceEntityID", _is_text(1024))), "")
-    universal = next(iter(_legal_values([item], "UniversalEntityID", _is_text(1024))), "")
-    kind = next(
-        iter(_legal_values([item], "UniversalEntityIDType", _is_one_of(*_UNIVERSAL_ENTITY_ID_TYPES))), ""
-    )
+    local = next(_legal_values([item], "LocalNamespaceEntityID", _UT), "")
+    universal = next(_legal_values([item], "UniversalEntityID", _UT), "")
+    kind = next(_legal_values([item], "UniversalEntityIDType", _is_one_of(*_ENTITY_ID_TYPES)), "")
     if local:
         entity.LocalNamespaceEntityID = local
     if universal and kind:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from highdicom.sr import (
     AlgorithmIdentification,
     CodeContentItem,
+    CodedConcept,
     ContainerContentItem,
-    ContentItem,
     ContentSequence,
     DeviceObserverIdentifyingAttributes,
     FindingSite,
@@ -45,7 +45,7 @@ def content_tree(content: ReportContent) -> ContainerContentItem:
     """Return the root container of the report (TID 1500, Measurement Report)."""
     root = ContainerContentItem(codes.IMAGING_MEASUREMENT_REPORT, template_id="1500")
     children = ContentSequence()
-    children.extend(LanguageOfContentItemAndDescendants(codes.ENGLISH))
+    children.extend(LanguageOfContentItemAndDescendants(CodedConcept.from_code(codes.ENGLISH)))
     children.extend(_observer(content))
     children.append(CodeContentItem(codes.PROCEDURE_REPORTED, codes.IMAGING_PROCEDURE, _CONCEPT_MODIFIER))
     if content.eyes:
@@ -63,7 +63,7 @@ def device_uid(content: ReportContent) -> str:
 def _observer(content: ReportContent) -> ObserverContext:
     """Device observer (TID 1002, 1004): no person saw the photographs."""
     return ObserverContext(
-        codes.DEVICE,
+        CodedConcept.from_code(codes.DEVICE),
         DeviceObserverIdentifyingAttributes(
             uid=device_uid(content),
             name=SOFTWARE_NAME,
@@ -142,7 +142,8 @@ def _probability(name: Code, value: float, meaning: str | None) -> Measurement:
     measurement = Measurement(name, value, codes.NO_UNITS)
     measurement[0].MeasuredValueSequence[0].NumericValue = DSfloat(f"{value:.6f}")
     if meaning is not None:
-        measurement[0].ContentSequence = [_text(codes.MEANS, meaning, _CONCEPT_MODIFIER)]
+        modifier = _text(codes.MEANS, meaning, _CONCEPT_MODIFIER)
+        measurement[0].ContentSequence = ContentSequence([modifier])
     return measurement
 
 
@@ -158,9 +159,7 @@ def _algorithm(algorithm: Algorithm, images: Iterable[ReportImage]) -> Algorithm
             f"Model bundle: {algorithm.bundle_id}",
             f"Model bundle SHA-256: {algorithm.bundle_sha256}",
             *algorithm.parameters,
-            *(
-                f"Camera adapter: {name} (photographs: {count})" for name, count in sorted(adapters.items())
-            ),
+            *(f"Camera adapter: {name} (photographs: {count})" for name, count in sorted(adapters.items())),
         ],
     )
 
@@ -170,7 +169,7 @@ def _source_image(image: ReportImage) -> SourceImageForMeasurementGroup:
     frames = None if image.frame_number is None else [image.frame_number]
     reference = SourceImageForMeasurementGroup(image.sop_class_uid, image.sop_instance_uid, frames)
     route = _text(codes.CAMERA_ROUTE, route_text(image), RelationshipTypeValues.HAS_ACQ_CONTEXT)
-    reference.ContentSequence = [route]
+    reference.ContentSequence = ContentSequence([route])
     return reference
 
 
@@ -207,16 +206,14 @@ def _image_not_reported(image: ReportImage) -> TextContentItem:
     side = "Side not known" if image.laterality is None else f"{SIDE[image.laterality]} eye"
     reason = _reason(image.reason_text, image.reason_code)
     statement = _text(codes.NOT_REPORTED, f"{side}. {reason} {route_text(image)}")
-    frames = None if image.frame_number is None else [image.frame_number]
-    statement.ContentSequence = [
-        ImageContentItem(
-            codes.SOURCE,
-            image.sop_class_uid,
-            image.sop_instance_uid,
-            frames,
-            relationship_type=RelationshipTypeValues.INFERRED_FROM,
-        )
-    ]
+    reference = ImageContentItem(
+        codes.SOURCE,
+        image.sop_class_uid,
+        image.sop_instance_uid,
+        None if image.frame_number is None else [image.frame_number],
+        relationship_type=RelationshipTypeValues.INFERRED_FROM,
+    )
+    statement.ContentSequence = ContentSequence([reference])
     return statement
 
 
@@ -252,6 +249,3 @@ def _reason(text: str | None, code: str | None) -> str:
 
 def _text(name: Code, value: str, relationship: RelationshipTypeValues = _CONTAINS) -> TextContentItem:
     return TextContentItem(name, value, relationship)
-
-
-__all__ = ["ContentItem", "conclusion", "content_tree", "device_uid", "route_text"]

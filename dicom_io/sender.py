@@ -1,0 +1,284 @@
+"""Objects out over one DICOM association (PS3.4 annex B): each file's bytes as they are stored."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID
+from pynetdicom import AE, _config, build_context, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.status import code_to_category
+
+from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+# pynetdicom then reads the data set from the file while it sends: nothing is decoded or written anew.
+_config.STORE_SEND_CHUNKED_DATASET = True
+
+_VERIFICATION = "1.2.840.10008.1.1"
+_UNLIMITED_PDU = 0
+_MAXIMUM_CONTEXTS = 128  # PS3.8 section 9.3.2.2: odd numbers of one byte
+_DUPLICATE_INSTANCE = 0x0111
+_TRANSIENT = frozenset({0x0110, 0x0213, *range(0xA700, 0xA800)})
+"""Processing failure, resource limitation (PS3.7 annex C), out of resources (PS3.4 table B.2-1)."""
+
+_REJECTED_TRANSIENT = 0x02
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Where to send to.
+
+    Attributes:
+        ae_title: Called AE title.
+        host: Name or address.
+        port: TCP port.
+        calling_ae: Our AE title.
+        timeout_s: Longest wait for the TCP connection, for the answer to the association request and for the
+            answer to each object, in seconds.
+    """
+
+    ae_title: str
+    host: str
+    port: int
+    calling_ae: str
+    timeout_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """One stored file to send.
+
+    Attributes:
+        key: The caller's name for it, for instance a row id; comes back in the outcome.
+        path: A PS3.10 file.
+        sop_class_uid: What the file must hold.
+        sop_instance_uid: What the file must hold.
+    """
+
+    key: int
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one parcel.
+
+    Attributes:
+        key: That of the parcel.
+        accepted: The peer has it: success, a warning, or "duplicate" (it has it from an earlier attempt).
+        retryable: Sending it again later may help.
+        status: DIMSE status, None when the peer gave none.
+        reason_code: None when accepted; else PEER_UNREACHABLE, PEER_REJECTED_ASSOCIATION,
+            CONTEXT_NOT_ACCEPTED, STORE_FAILED (the peer could not at that time), STORE_REFUSED (it will not),
+            CONNECTION_LOST, or SPOOL_FILE_DAMAGED (our file is missing or not the object announced).
+        detail: A sentence for the admin.
+    """
+
+    key: int
+    accepted: bool
+    retryable: bool
+    status: int | None
+    reason_code: str | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Echo:
+    """Answer to a C-ECHO: whether the peer speaks DICOM with us, and a sentence that says why not."""
+
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why there is no association."""
+
+    reason_code: str
+    retryable: bool
+    detail: str
+
+    def outcome(self, parcel: Parcel) -> Outcome:
+        return Outcome(parcel.key, False, self.retryable, None, self.reason_code, self.detail)
+
+
+_LOST = _Failure("CONNECTION_LOST", True, "The association ended before the object was answered.")
+
+
+def send(peer: Peer, parcels: Iterable[Parcel]) -> Iterator[Outcome]:
+    """Send files over one association, each in its own transfer syntax.
+
+    Args:
+        peer: Where to.
+        parcels: What; read completely before the association is requested, because that names their contexts.
+
+    Yields:
+        Exactly one outcome a parcel, as soon as it is known, in the order of the parcels except that damaged
+        files come first. An association lost on the way fails the parcels that are left as CONNECTION_LOST.
+    """
+    sound: list[tuple[Parcel, UID]] = []
+    for parcel in parcels:
+        transfer_syntax = _transfer_syntax(parcel)
+        if isinstance(transfer_syntax, _Failure):
+            yield transfer_syntax.outcome(parcel)
+        else:
+            sound.append((parcel, transfer_syntax))
+    if not sound:
+        return
+    association = _associate(peer, _contexts(sound))
+    if isinstance(association, _Failure):
+        yield from (association.outcome(parcel) for parcel, _ in sound)
+        return
+    try:
+        for number, (parcel, transfer_syntax) in enumerate(sound):
+            yield _store(association, parcel, transfer_syntax, message_id=number % 0xFFFF + 1)
+    finally:
+        _end(association)
+
+
+def echo(peer: Peer) -> Echo:
+    """Ask the peer for an echo (PS3.4 annex A)."""
+    association = _associate(peer, [build_context(_VERIFICATION)])
+    if isinstance(association, _Failure):
+        return Echo(False, f"{association.reason_code}: {association.detail}")
+    try:
+        status = association.send_c_echo().get("Status")
+    finally:
+        _end(association)
+    if status is None:
+        return Echo(False, f"{_LOST.reason_code}: the association ended before the echo was answered.")
+    if status:
+        return Echo(False, f"The peer answered the echo with status 0x{status:04X}.")
+    return Echo(True, "The peer answered the echo.")
+
+
+def _transfer_syntax(parcel: Parcel) -> UID | _Failure:
+    """Transfer syntax of the stored file, or what is wrong with the file."""
+    try:
+        meta = read_file_meta_info(parcel.path)
+        held = (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID)
+        transfer_syntax = UID(meta.TransferSyntaxUID)
+    except (OSError, EOFError, InvalidDicomError, AttributeError, struct.error) as error:
+        detail = f"The stored file cannot be read ({type(error).__name__})."
+        return _Failure("SPOOL_FILE_DAMAGED", False, detail)
+    if held != (parcel.sop_class_uid, parcel.sop_instance_uid):
+        return _Failure("SPOOL_FILE_DAMAGED", False, "The stored file holds another object.")
+    return transfer_syntax
+
+
+def _contexts(parcels: Sequence[tuple[Parcel, UID]]) -> list[PresentationContext]:
+    """One context for each pair of SOP class and transfer syntax, so that both sides mean the file's own."""
+    pairs = dict.fromkeys((parcel.sop_class_uid, transfer_syntax) for parcel, transfer_syntax in parcels)
+    return [build_context(*pair) for pair in list(pairs)[:_MAXIMUM_CONTEXTS]]
+
+
+def _associate(peer: Peer, contexts: Sequence[PresentationContext]) -> Association | _Failure:
+    """Request an association; every way in which that fails is told apart."""
+    connected = False
+
+    def on_open(event: evt.Event) -> None:
+        nonlocal connected
+        connected = True
+        _tune(event.assoc, peer.timeout_s)
+
+    try:
+        association = _entity(peer).associate(
+            peer.host,
+            peer.port,
+            contexts=list(contexts),
+            ae_title=peer.ae_title,
+            max_pdu=_UNLIMITED_PDU,
+            evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
+        )
+    except (OSError, ValueError, TypeError) as error:
+        return _Failure("PEER_UNREACHABLE", True, f"{peer.host}:{peer.port}: {error}.")
+    if association.is_established:
+        return association
+    if not connected:
+        return _Failure("PEER_UNREACHABLE", True, f"No TCP connection to {peer.host}:{peer.port}.")
+    return _refusal(association, peer)
+
+
+def _refusal(association: Association, peer: Peer) -> _Failure:
+    """Why the peer, reached over TCP, did not accept the association (PS3.8 section 9.3.4)."""
+    answer = association.acceptor.primitive
+    if association.is_rejected and answer is not None:
+        said = f"{answer.result_str}; {answer.source_str}; {answer.reason_str}"
+        transient = answer.result == _REJECTED_TRANSIENT
+        detail = f"{peer.ae_title} rejected the association: {said}."
+        return _Failure("PEER_REJECTED_ASSOCIATION", transient, detail)
+    if association.rejected_contexts:
+        detail = f"{peer.ae_title} accepted none of the presentation contexts."
+        return _Failure("CONTEXT_NOT_ACCEPTED", False, detail)
+    return _Failure("CONNECTION_LOST", True, f"{peer.ae_title} did not answer the association request.")
+
+
+def _entity(peer: Peer) -> AE:
+    entity = AE(ae_title=peer.calling_ae)
+    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    entity.connection_timeout = peer.timeout_s
+    entity.acse_timeout = peer.timeout_s
+    entity.dimse_timeout = peer.timeout_s
+    entity.network_timeout = peer.timeout_s
+    return entity
+
+
+def _tune(association: Association, timeout_s: float) -> None:
+    """No waiting for small packets to fill, and no endless write to a peer that has stopped reading."""
+    transport = association.dul.socket
+    connection = transport.socket if transport else None
+    if connection is None:
+        return
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    seconds, fraction = divmod(timeout_s, 1)
+    limit = struct.pack("ll", int(seconds), int(fraction * 1e6))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+
+def _store(association: Association, parcel: Parcel, transfer_syntax: UID, message_id: int) -> Outcome:
+    if not association.is_established:
+        return _LOST.outcome(parcel)
+    if (parcel.sop_class_uid, transfer_syntax) not in _accepted(association):
+        detail = f"The peer does not accept {UID(parcel.sop_class_uid).name} as {transfer_syntax.name}."
+        return _Failure("CONTEXT_NOT_ACCEPTED", False, detail).outcome(parcel)
+    try:
+        answer = association.send_c_store(parcel.path, msg_id=message_id)
+    except Exception as error:  # whatever it was, the parcel and those behind it must have an outcome
+        log.exception("send_failed", sop_instance_uid=parcel.sop_instance_uid, error=type(error).__name__)
+        association.abort()
+        return _LOST.outcome(parcel)
+    status = answer.get("Status")
+    return _LOST.outcome(parcel) if status is None else _answered(parcel, int(status))
+
+
+def _accepted(association: Association) -> set[tuple[str | None, str]]:
+    return {(cx.abstract_syntax, cx.transfer_syntax[0]) for cx in association.accepted_contexts}
+
+
+def _answered(parcel: Parcel, status: int) -> Outcome:
+    """The outcome that a DIMSE status stands for (PS3.4 table B.2-1, PS3.7 annex C)."""
+    category = code_to_category(status)
+    detail = f"The peer answered 0x{status:04X} ({category})."
+    if category in ("Success", "Warning") or status == _DUPLICATE_INSTANCE:
+        return Outcome(parcel.key, True, False, status, None, detail)
+    transient = status in _TRANSIENT
+    reason_code = "STORE_FAILED" if transient else "STORE_REFUSED"
+    return Outcome(parcel.key, False, transient, status, reason_code, detail)
+
+
+def _end(association: Association) -> None:
+    if association.is_established:
+        association.release()
