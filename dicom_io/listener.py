@@ -1,0 +1,323 @@
+"""DICOM listener: C-ECHO and C-STORE as SCP, every object and every refusal reported once.
+
+`Listener` turns what happens on the wire into the four calls of `ListenerEvents`; what to do about
+it is decided there.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydicom.uid import UID
+from pynetdicom import evt
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.presentation import PresentationContext
+
+from dicom_io.acceptor import Acceptor, Server
+from dicom_io.errors import DicomIoError
+from dicom_io.incoming import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    IncomingFile,
+)
+from dicom_io.listener_events import Caller, ListenerEvents, ReceivedObject, TurnedAway
+from dicom_io.sop_classes import IMAGE_SOP_CLASSES, IMAGE_TRANSFER_SYNTAXES, UNCOMPRESSED, VERIFICATION
+
+__all__ = ["Caller", "Listener", "ListenerEvents", "ReceivedObject", "TurnedAway"]
+
+log = structlog.get_logger(__name__)
+
+_SUCCESS = 0x0000
+_PROCESSING_FAILURE = 0xC211
+_CANNOT_UNDERSTAND = 0xC210
+_SOP_CLASS_NOT_SUPPORTED = 0x0122
+_OUT_OF_RESOURCES = 0xA700
+_REASON_OF_STATUS = {
+    _OUT_OF_RESOURCES: "OUT_OF_RESOURCES",
+    0xA900: "IDENTIFIER_MISSING",
+    _CANNOT_UNDERSTAND: "UNREADABLE_OBJECT",
+    _SOP_CLASS_NOT_SUPPORTED: "CONTEXT_NOT_ACCEPTED",
+}
+_STOP_POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """An A-ASSOCIATE-RJ (PS3.8 section 9.3.4)."""
+
+    reason_code: str
+    result: int
+    source: int
+    diagnostic: int
+    detail: str
+
+    @property
+    def status(self) -> int:
+        return self.result << 16 | self.source << 8 | self.diagnostic
+
+
+_CALLED_AE = _Refusal("CALLED_AE_UNKNOWN", 1, 1, 7, "the called AE title is not this listener's")
+_CALLING_AE = _Refusal("CALLING_AE_UNKNOWN", 1, 1, 3, "the calling AE title is not among the allowed callers")
+_LIMIT = _Refusal("ASSOCIATION_LIMIT", 2, 3, 2, "as many associations are open as are allowed")
+
+
+class Listener:
+    """Accepts associations on one port until stopped.
+
+    Args:
+        events: Receiver of everything that happens.
+        ae_title: AE title that callers must use.
+        host: Address to bind.
+        port: TCP port to bind; 0 takes a free one.
+        allowed_callers: Calling AE titles that are accepted; ("*",) accepts all.
+        incoming: Folder for temporary files, on the spool's file system.
+        maximum_associations: More than this many at a time are rejected, transiently.
+        acse_timeout_s: Time for an association request to arrive after connecting.
+        dimse_timeout_s: Time for an answer to a message.
+        network_timeout_s: Time that an association may be silent before it is aborted.
+
+    Raises:
+        OSError: When the port cannot be bound.
+    """
+
+    def __init__(
+        self,
+        events: ListenerEvents,
+        *,
+        ae_title: str,
+        host: str,
+        port: int,
+        allowed_callers: Sequence[str],
+        incoming: Path,
+        maximum_associations: int = 64,
+        acse_timeout_s: float = 30,
+        dimse_timeout_s: float = 60,
+        network_timeout_s: float = 60,
+    ) -> None:
+        self._events = events
+        self._ae_title = ae_title.strip()
+        self._allowed_callers = None if "*" in allowed_callers else {name.strip() for name in allowed_callers}
+        self._maximum_associations = maximum_associations
+        self._lock = threading.Lock()
+        self._open: set[str] = set()
+        ae = _application_entity(self._ae_title)
+        ae.acse_timeout, ae.dimse_timeout, ae.network_timeout = (
+            acse_timeout_s,
+            dimse_timeout_s,
+            network_timeout_s,
+        )
+        handlers = (
+            (evt.EVT_REQUESTED, self._on_requested),
+            (evt.EVT_ESTABLISHED, self._on_established),
+            (evt.EVT_C_STORE, self._on_store),
+        )
+        self._server = Server(ae, (host, port), incoming, handlers, self._on_finished)
+        self._thread = threading.Thread(target=self._serve, name=f"listener-{self.port}", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The TCP port that is bound."""
+        return int(self._server.server_address[1])
+
+    @property
+    def open_associations(self) -> int:
+        """Associations that are established now."""
+        return len(self._open)
+
+    def start(self) -> None:
+        """Begin to accept associations."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Stop accepting, let running C-STOREs finish, then end every association.
+
+        Args:
+            timeout_s: Time for the running C-STOREs; what still runs then is aborted. Aborted
+                objects were not acknowledged, so their senders keep them.
+        """
+        deadline = time.monotonic() + timeout_s
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        else:
+            self._server.server_close()
+        while time.monotonic() < deadline and any(assoc.busy for assoc in self._server.acceptors()):
+            time.sleep(_STOP_POLL_S)
+        self._end_all(self._server.acceptors())
+
+    def _serve(self) -> None:
+        self._server.serve_forever(poll_interval=0.1)
+
+    def _end_all(self, associations: Sequence[Acceptor]) -> None:
+        """Abort associations side by side, and wait until each has reported its end."""
+        ending = [threading.Thread(target=assoc.end, daemon=True) for assoc in associations]
+        for thread in ending:
+            thread.start()
+        deadline = time.monotonic() + 5
+        for thread in (*ending, *associations):
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _caller(self, assoc: Acceptor) -> Caller:
+        request = assoc.requestor.primitive
+        return Caller(
+            association_id=assoc.association_id,
+            calling_ae="" if request is None else str(request.calling_ae_title).strip(),
+            called_ae="" if request is None else str(request.called_ae_title).strip(),
+            host=str(assoc.remote_address[0]),
+            port=int(assoc.remote_address[1]),
+        )
+
+    def _on_requested(self, event: Any) -> None:
+        """Reject an association request that is not wanted (PS3.8 section 9.3.4)."""
+        assoc: Acceptor = event.assoc
+        refusal = self._refusal(self._caller(assoc), assoc.association_id)
+        if refusal is None:
+            return
+        assoc.acse.send_reject(refusal.result, refusal.source, refusal.diagnostic)
+        self._turn_away(assoc, "ASSOCIATION", refusal.reason_code, refusal.status, detail=refusal.detail)
+        assoc.kill()
+
+    def _refusal(self, caller: Caller, association_id: str) -> _Refusal | None:
+        """Why `caller` is rejected; None counts the association as open."""
+        if caller.called_ae != self._ae_title:
+            return _CALLED_AE
+        if self._allowed_callers is not None and caller.calling_ae not in self._allowed_callers:
+            return _CALLING_AE
+        with self._lock:
+            if len(self._open) >= self._maximum_associations:
+                return _LIMIT
+            self._open.add(association_id)
+        return None
+
+    def _on_established(self, event: Any) -> None:
+        """Announce the association, and each abstract syntax that was not accepted."""
+        assoc: Acceptor = event.assoc
+        assoc.was_opened = True
+        caller = self._caller(assoc)
+        self._tell("association_opened", caller)
+        first_of: dict[str, PresentationContext] = {}
+        for context in assoc.rejected_contexts:
+            first_of.setdefault(str(context.abstract_syntax), context)
+        proposed = {
+            context.context_id: context.transfer_syntax for context in assoc.requestor.requested_contexts
+        }
+        for abstract_syntax, context in first_of.items():
+            syntaxes = [str(uid) for uid in proposed.get(context.context_id, [])]
+            self._turn_away(
+                assoc,
+                "CONTEXT",
+                "CONTEXT_NOT_ACCEPTED",
+                context.result,
+                sop_class_uid=abstract_syntax,
+                transfer_syntax_uid=syntaxes[0] if syntaxes else None,
+                detail=f"{UID(abstract_syntax).name} with {', '.join(UID(uid).name for uid in syntaxes)}",
+            )
+
+    def _on_store(self, event: Any) -> int:
+        """Answer one C-STORE request (PS3.7 section 9.1.1, statuses of PS3.4 table B.2-1)."""
+        assoc: Acceptor = event.assoc
+        request = event.request
+        incoming: IncomingFile | None = request._dataset_file
+        if incoming is None:
+            status, reason, detail = _CANNOT_UNDERSTAND, "UNREADABLE_OBJECT", "the request has no data set"
+        else:
+            incoming.close()
+            status, reason, detail = self._answer(assoc, event, incoming)
+        if status != _SUCCESS:
+            self._turn_away(
+                assoc,
+                "STORE",
+                reason,
+                status,
+                sop_class_uid=str(request.AffectedSOPClassUID or "") or None,
+                sop_instance_uid=str(request.AffectedSOPInstanceUID or "") or None,
+                transfer_syntax_uid=str(event.context.transfer_syntax),
+                detail=detail,
+            )
+        if incoming is not None:
+            incoming.discard()
+            assoc.dimse.finish(incoming)
+        return status
+
+    def _answer(self, assoc: Acceptor, event: Any, incoming: IncomingFile) -> tuple[int, str, str]:
+        """Status, reason code and detail for one complete object."""
+        if incoming.error is not None:
+            detail = f"the temporary file cannot be written: {incoming.error.strerror}"
+            return _OUT_OF_RESOURCES, "OUT_OF_RESOURCES", detail
+        if incoming.sop_class_uid != event.context.abstract_syntax:
+            detail = "the object's SOP class is not that of its presentation context"
+            return _SOP_CLASS_NOT_SUPPORTED, "CONTEXT_NOT_ACCEPTED", detail
+        received = ReceivedObject(
+            path=incoming.path,
+            sop_class_uid=incoming.sop_class_uid,
+            sop_instance_uid=incoming.sop_instance_uid,
+            transfer_syntax_uid=incoming.transfer_syntax_uid,
+            dimse_priority=int(event.request.Priority or 0),
+            caller=self._caller(assoc),
+        )
+        try:
+            status = self._events.object_received(received)
+        except DicomIoError as error:
+            return error.status, error.reason_code, str(error)
+        except Exception as error:
+            log.exception("object_not_stored", sop_instance_uid=incoming.sop_instance_uid)
+            return _PROCESSING_FAILURE, "INTERNAL_ERROR", f"storing failed ({type(error).__name__})"
+        return status, _REASON_OF_STATUS.get(status, "INTERNAL_ERROR"), "refused by the receiver"
+
+    def _on_finished(self, assoc: Acceptor) -> None:
+        """Account for what the end of a connection leaves behind; runs once for each connection."""
+        lost = assoc.dul.lost_connection()
+        reason = "CONNECTION_LOST" if lost else "ASSOCIATION_ABORTED"
+        for incoming in list(assoc.dimse.unfinished.values()):
+            incoming.discard()
+            self._turn_away(
+                assoc,
+                "STORE",
+                "NOT_ACKNOWLEDGED" if incoming.complete else reason,
+                sop_class_uid=incoming.sop_class_uid or None,
+                sop_instance_uid=incoming.sop_instance_uid or None,
+                transfer_syntax_uid=incoming.transfer_syntax_uid or None,
+                detail="the association ended before the object was "
+                + ("answered" if incoming.complete else "complete"),
+            )
+        with self._lock:
+            self._open.discard(assoc.association_id)
+        if assoc.was_opened:
+            outcome = "RELEASED" if assoc.is_released else "CONNECTION_LOST" if lost else "ABORTED"
+            self._tell("association_closed", self._caller(assoc), outcome)
+        elif assoc.requestor.primitive is None:
+            detail = "the connection ended without an association request"
+            self._turn_away(assoc, "CONNECTION", "CONNECTION_PROBE", detail=detail)
+        elif not assoc.is_rejected:
+            detail = "the association ended while it was negotiated"
+            self._turn_away(assoc, "ASSOCIATION", reason, detail=detail)
+
+    def _turn_away(
+        self, assoc: Acceptor, kind: str, reason_code: str, status: int | None = None, **fields: Any
+    ) -> None:
+        self._tell("turned_away", TurnedAway(kind, reason_code, self._caller(assoc), status, **fields))
+
+    def _tell(self, name: str, *arguments: object) -> None:
+        """Call the owner; its failure must not end the association, and must not be lost."""
+        try:
+            getattr(self._events, name)(*arguments)
+        except Exception:
+            log.exception("listener_event_failed", listener_event=name, arguments=repr(arguments))
+
+
+def _application_entity(ae_title: str) -> ApplicationEntity:
+    """The local application entity, with the contexts that are accepted."""
+    ae = ApplicationEntity(ae_title)
+    ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.maximum_pdu_size = 0  # unlimited: twice as fast on large images as the default of 16 KB
+    ae.add_supported_context(VERIFICATION, list(UNCOMPRESSED))
+    for sop_class in IMAGE_SOP_CLASSES:
+        ae.add_supported_context(sop_class, list(IMAGE_TRANSFER_SYNTAXES))
+    return ae
