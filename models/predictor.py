@@ -67,7 +67,6 @@ class Predictor:
     Raises:
         EngineUnavailableError: the engine asked for by name cannot run here.
         BundleContractError: a graph does not keep the contract; the message names bundle and file.
-        InferenceError: the engine failed on the warm-up's pictures.
     """
 
     def __init__(self, bundle: Bundle, *, engine: str = "auto", threads: int = 0) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from models.bundle import Bundle
 from models.engines.base import AdapterRun, Chain, ChainOutput
 from models.engines.contract import output_problem
-from models.errors import BundleContractError
+from models.errors import BundleContractError, InferenceError
 
 REMEDY: Final = "Go back to the previous bundle; this one must be exported again."
 BATCH_TOLERANCE: Final = 5e-3
@@ -41,7 +41,7 @@ def warm_up(bundle: Bundle, chain: Chain) -> None:
 
     Raises:
         BundleContractError: an output of the wrong type, shape or range; a graph that answers differently for
-            one picture and for a batch; an adapter that changes the mask.
+            one picture and for a batch, or not at all; an adapter that changes the mask.
     """
     samples = sample_pictures(bundle.manifest.size)
     together = _run(bundle, chain, samples, None)
@@ -61,7 +61,10 @@ def warm_up(bundle: Bundle, chain: Chain) -> None:
 
 def _run(bundle: Bundle, chain: Chain, samples: np.ndarray, camera: str | None) -> ChainOutput:
     runs = [] if camera is None else [AdapterRun(camera, 0, len(samples))]
-    output = chain.run(samples.copy(), runs, keep_adapted=camera is not None)
+    try:
+        output = chain.run(samples.copy(), runs, keep_adapted=camera is not None)
+    except InferenceError as error:
+        raise BundleContractError(bundle.folder, f"on sample pictures, {error}", REMEDY) from error
     problem = output_problem(output, len(samples), bundle.manifest)
     if problem is not None:
         raise BundleContractError(bundle.classifier_path, f"on a sample picture, {problem}", REMEDY)

@@ -19,7 +19,9 @@ NAME: Final = "onnx"
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
 _DTYPES: Final = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
-_ERRORS_ONLY: Final = 3
+_ERROR, _FATAL = 3, 4
+"""Severities of ONNX Runtime's own log on stderr. Its errors are raised as exceptions too, but not those for
+which a CUDA provider does not start."""
 _CUDA_OPTIONS: Final = {"cudnn_conv_algo_search": "HEURISTIC"}
 """The default searches anew for each batch size that it meets, in the middle of serving."""
 _NO_CUDA: Final = "Install onnxruntime-gpu with its CUDA and cuDNN libraries, or set engine = 'onnx'."
@@ -36,7 +38,7 @@ class OnnxEngine:
     - one memory arena for all graphs of the process: they run in turn, so that the largest graph's need is
       the whole need (a quarter of the memory at four graphs), and reusing it costs a fifth less CPU than
       asking the system each time;
-    - values too small to be normal count as zero: they are many times slower and carry nothing here.
+    - denormal numbers are left alone: flushing them would change the arithmetic of the calling thread too.
 
     Args:
         path: the graph.
@@ -63,11 +65,16 @@ class OnnxEngine:
 
         Raises:
             InferenceError: ONNX Runtime failed.
+            BundleContractError: an output is not of the contract's type and shape.
         """
         try:
             values = self._session.run(self._outputs, {self._spec.image.name: image})
         except Exception as error:  # ONNX Runtime's exceptions have no common root
             raise InferenceError(f"{self._path.name} failed on {len(image)} pictures: {error}") from error
+        for spec, value in zip(self._spec.outputs, values, strict=True):
+            if not spec.admits(value, len(image)):
+                found = f"{value.dtype.name} {value.shape}"
+                raise self._broken(f"'{spec.name}' came back as {found} for {len(image)} pictures")
         return dict(zip(self._outputs, values, strict=True))
 
     def _check(self) -> None:
@@ -110,7 +117,7 @@ def open_onnx_chain(bundle: Bundle, choice: EngineChoice, threads: int) -> HostC
 def _session(path: Path, threads: int, device: str) -> Any:
     wanted: list[Any] = [(CUDA, _CUDA_OPTIONS), CPU] if device == "cuda" else [CPU]
     try:
-        session = onnxruntime.InferenceSession(path, _options(threads), providers=wanted)
+        session = onnxruntime.InferenceSession(path, _options(threads, device), providers=wanted)
     except Exception as error:  # ONNX Runtime's exceptions have no common root
         if device == "cuda":
             raise EngineUnavailableError(
@@ -122,16 +129,15 @@ def _session(path: Path, threads: int, device: str) -> Any:
     return session
 
 
-def _options(threads: int) -> Any:
+def _options(threads: int, device: str) -> Any:
     _share_arena()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _ERROR if device == "cuda" else _FATAL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     options.add_session_config_entry("session.use_env_allocators", "1")
     return options
 

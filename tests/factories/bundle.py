@@ -156,15 +156,18 @@ def constant_classifier(
     cumulative: Sequence[float] = (0.9, 0.8, 0.3, 0.1),
     quality: float = 1.0,
     *,
+    picture_weight: float = 0.0,
     batch_weight: float = 0.0,
 ) -> onnx.ModelProto:
     """A classifier that says the same of every picture; also what no classifier may say.
 
-    ``batch_weight`` adds that times the batch's mean (0 to 1) to the answer, which then depends on the batch.
+    The weights add that times the mean of all four channels (0 to 1) to the answer: of the picture, or of the
+    whole batch, on which no answer may depend.
     """
     constants = {
         "zero": np.array(0.0, np.float32),
-        "weight": np.array(batch_weight / 255.0, np.float32),
+        "picture_weight": np.array(picture_weight / 255.0, np.float32),
+        "batch_weight": np.array(batch_weight / 255.0, np.float32),
         "row": np.array([cumulative], np.float32),
         "good": np.array([[quality]], np.float32),
         "map_from": np.array([0, 0, 0]),
@@ -178,14 +181,13 @@ def constant_classifier(
         helper.make_node("Squeeze", ["mean_4d", "sides"], ["mean"]),
         helper.make_node("Mul", ["mean", "zero"], ["zeros"]),
         helper.make_node("ReduceMean", ["mean"], ["batch_mean"], axes=[0], keepdims=1),
-        helper.make_node("Mul", ["batch_mean", "weight"], ["shift"]),
-        helper.make_node("Sum", ["zeros", "shift", "row"], ["cumulative"]),
+        helper.make_node("Mul", ["mean", "picture_weight"], ["picture_shift"]),
+        helper.make_node("Mul", ["batch_mean", "batch_weight"], ["batch_shift"]),
+        helper.make_node("Sum", ["picture_shift", "batch_shift", "row"], ["cumulative"]),
         helper.make_node("Add", ["zeros", "good"], ["quality"]),
         helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("Slice", ["planes", "map_from", "map_to", "map_axes"], ["activation"]),
     ]
-    constants["sides"] = np.array([2, 3])
-    del constants["pixels"], constants["pictures"]
     return make_graph(nodes, classifier_outputs(size), size, constants)
 
 
@@ -211,16 +213,12 @@ def make_graph(
     outputs: Sequence[onnx.ValueInfoProto],
     size: int,
     constants: dict[str, np.ndarray],
-    *,
-    image_shape: Sequence[str | int | None] = (),
-    image_type: int = TensorProto.UINT8,
 ) -> onnx.ModelProto:
-    """A checked model whose input is ``image``, uint8 (N, size, size, 4) unless told otherwise."""
-    shape: Sequence[str | int | None] = image_shape or ("N", size, size, 4)
+    """A checked model whose input is ``image``, uint8 (N, size, size, 4)."""
     graph = helper.make_graph(
         list(nodes),
         "tiny",
-        [helper.make_tensor_value_info("image", image_type, shape)],
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", size, size, 4])],
         list(outputs),
         initializer=[numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
