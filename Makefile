@@ -82,9 +82,10 @@ bench: $(STAMPS)/dev ## Measure the hot paths on this machine (tests/bench)
 # --- tidying --------------------------------------------------------------------------------------------------
 
 .PHONY: fmt clean
-fmt: $(STAMPS)/dev ## Format the code and fix what ruff can fix
+fmt: $(STAMPS)/dev ## Format the code, fix what ruff can fix, rewrite the reference tables of the docs
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+	@PYTHONPATH=. $(BIN)/python deploy/scripts/reference.py
 
 clean: ## Remove what was built, measured or cached (keeps .venv and fundus-data)
 	@rm -rf build dist htmlcov $(DEMO_OUTPUT) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache \
