@@ -20,6 +20,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
+from worker.database import reading
 from worker.errors import DatabaseUnreachableError
 
 log = structlog.get_logger(__name__)
@@ -39,6 +40,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._reading = reading(engine)
         self._group_commit = engine.dialect.name == "sqlite"
         self._queue: SimpleQueue[_Work | None] = SimpleQueue()
         self._closed = False
@@ -75,9 +77,9 @@ class Database:
         return future
 
     def read(self, work: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run `work(connection, …)` on a connection whose changes, if any, are rolled back."""
+        """Run `work(connection, …)` in a transaction that only reads and waits for no writer."""
         try:
-            with self.engine.connect() as connection:
+            with self._reading.connect() as connection:
                 return work(connection, *args, **kwargs)
         except OperationalError as error:
             raise DatabaseUnreachableError(_advice(error)) from error
@@ -128,7 +130,7 @@ def _run_group(engine: Engine, first: _Work, take: Callable[[], _Work | None]) -
     results: dict[Future[Any], Any] = {}
     taken: list[Future[Any]] = []
     try:
-        with engine.connect().execution_options(begin_immediate=True) as connection, connection.begin():
+        with engine.begin() as connection:
             work: _Work | None = first
             while work is not None:
                 taken.append(work[1])

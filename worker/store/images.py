@@ -234,3 +234,12 @@ def known_hashes(tx: Connection, sha256s: Sequence[str]) -> set[str]:
     known = set(tx.scalars(select(HeaderVersion.sha256).where(HeaderVersion.sha256.in_(sha256s))))
     known |= set(tx.scalars(select(Quarantined.sha256).where(Quarantined.sha256.in_(sha256s))))
     return known
+
+
+def reanalyse(tx: Connection, instance_ids: Sequence[int]) -> int:
+    """Have analysed instances read by the bundle that is active now; return how many."""
+    values = {**_NO_CLAIM, "state": InstanceState.RECEIVED, "attempts": 0, "claims": 0, "due_at": db_now()}
+    statement = update(Instance).where(
+        Instance.id.in_(instance_ids), Instance.state == InstanceState.ANALYSED
+    )
+    return tx.execute(statement.values(values)).rowcount

@@ -2,7 +2,7 @@
 
 Identical bytes again change nothing. The same pixels under another header are a new header version: the
 findings stay, the report is revised when side, patient, study or camera changed. Other pixels under a UID
-that is taken are kept in quarantine and the report is withheld: one of the two is wrong, we cannot know which.
+that is taken are kept in quarantine and the report is withheld: one is wrong, nobody can tell which.
 """
 
 from __future__ import annotations

@@ -39,3 +39,8 @@ def renew(tx: Connection, name: str, token: str, lease_s: float) -> bool:
 def release(tx: Connection, name: str, token: str) -> None:
     """Give the lease back; nothing happens when it was lost."""
     tx.execute(delete(Lease).where(Lease.name == name, Lease.token == token))
+
+
+def release_owner(tx: Connection, owner: str) -> None:
+    """Release what a process that is gone held."""
+    tx.execute(delete(Lease).where(Lease.owner == owner))

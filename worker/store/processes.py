@@ -8,7 +8,7 @@ from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from worker.schema import Installation, Process, db_now
-from worker.store import door, images
+from worker.store import door, images, leases, studies
 from worker.store.studies import ClosingPolicy
 
 
@@ -55,8 +55,10 @@ def silent(tx: Connection, silent_s: float) -> list[str]:
 
 
 def bury(tx: Connection, process_id: str, policy: ClosingPolicy) -> int:
-    """Release what a dead process held: its claims, and the associations that kept studies open."""
+    """Release what a dead process held: claims, leases, and associations that kept studies open."""
     released = images.release_owner(tx, process_id)
+    studies.release_owner(tx, process_id)
+    leases.release_owner(tx, process_id)
     for association_id in door.associations_of(tx, process_id):
         door.association_closed(tx, association_id, "CONNECTION_LOST", policy)
     stopped(tx, process_id)

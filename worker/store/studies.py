@@ -314,3 +314,8 @@ def reopen_for_report(tx: Connection, study_ids: Sequence[int]) -> int:
         .where(Study.id.in_(study_ids))
         .values(content_version=Study.content_version + 1, attempts=0, due_at=db_now(), last_error=None)
     ).rowcount
+
+
+def release_owner(tx: Connection, owner: str) -> None:
+    """Drop the claims of a process that is gone."""
+    tx.execute(update(Study).where(Study.claim_owner == owner).values(**_NO_CLAIM))

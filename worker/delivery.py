@@ -1,0 +1,105 @@
+"""Reports to their destinations: one association drains everything that is due, then the next look decides.
+
+Only one process at a time drains a destination (a lease). Every resend sends the bytes that were stored, so a
+destination that already has the object recognises it. An unreachable destination is tried for ever; one that
+answers and refuses is tried `max_attempts` times, then the delivery is a dead letter that a person requeues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from dicom_io.sender import Outcome, Parcel, Peer, send
+from worker.backoff import backoff_s
+from worker.runtime import Runtime
+from worker.settings import Destination
+from worker.store import deliveries, leases
+from worker.store.deliveries import DueDelivery
+
+log = structlog.get_logger(__name__)
+_LEASE_S = 120.0
+_BATCH = 50
+"""Reports an association at most: the lease is renewed between two of them."""
+
+
+def deliver(runtime: Runtime, name: str) -> None:
+    """Drain one destination; do nothing when somebody else is at it or it is not configured."""
+    destination = next((each for each in runtime.settings.destinations if each.name == name), None)
+    if destination is None:
+        log.error("destination_unknown", destination=name, remedy="add the [[destination]] again, or requeue")
+        return
+    lease = f"deliver:{name}"
+    while (token := runtime.database.write(leases.acquire, lease, runtime.process_id, _LEASE_S)) is not None:
+        try:
+            _drain(runtime, destination, lease, token)
+        finally:
+            runtime.database.write(leases.release, lease, token)
+        # Somebody whose wake-up found the lease taken relies on this second look.
+        if runtime.stopping.is_set() or not runtime.database.read(deliveries.due, name, 1):
+            return
+
+
+def _drain(runtime: Runtime, destination: Destination, lease: str, token: str) -> None:
+    while not runtime.stopping.is_set():
+        due = runtime.database.read(deliveries.due, destination.name, _BATCH)
+        if not due or not runtime.database.write(leases.renew, lease, token, _LEASE_S):
+            return
+        _send(runtime, destination, due)
+
+
+def peer_of(runtime_settings_ae: str, destination: Destination, timeout_s: float) -> Peer:
+    """Return the peer that a destination is, called from our own AE title."""
+    return Peer(
+        ae_title=destination.ae_title,
+        host=destination.host,
+        port=destination.port,
+        calling_ae=runtime_settings_ae,
+        timeout_s=timeout_s,
+    )
+
+
+def _send(runtime: Runtime, destination: Destination, due: Sequence[DueDelivery]) -> None:
+    settings = runtime.settings
+    peer = peer_of(settings.listener.ae_title, destination, settings.timeout_s(destination))
+    parcels = [
+        Parcel(each.id, runtime.spool.path(each.spool_path), each.sop_class_uid, each.sop_instance_uid)
+        for each in due
+    ]
+    by_id = {each.id: each for each in due}
+    for outcome in send(peer, parcels):
+        _record(runtime, destination, by_id[outcome.key], outcome)
+
+
+def _record(runtime: Runtime, destination: Destination, delivery: DueDelivery, outcome: Outcome) -> None:
+    """Write how one report fared; the log names UIDs and statuses only."""
+    fields = {
+        "destination": destination.name,
+        "sop_instance_uid": delivery.sop_instance_uid,
+        "study_instance_uid": delivery.study_instance_uid,
+    }
+    if outcome.accepted:
+        runtime.database.write(deliveries.accepted, delivery.id, outcome.detail or None)
+        log.info("report_accepted", **fields)
+        return
+    settings = runtime.settings.delivery
+    code = outcome.reason_code or "STORE_FAILED"
+    answered = not outcome.retryable
+    attempts = delivery.attempts + 1
+    if answered and attempts >= settings.max_attempts:
+        runtime.database.write(deliveries.dead, delivery.id, reason_code=code, detail=outcome.detail)
+        log.error("delivery_dead", reason_code=code, status=outcome.status, **fields)
+        return
+    delay_s = backoff_s(attempts, settings.retry_base_s, settings.retry_max_s)
+    runtime.database.write(
+        deliveries.failed,
+        delivery.id,
+        reason_code=code,
+        detail=outcome.detail,
+        delay_s=delay_s,
+        counts=answered,
+    )
+    log.warning(
+        "delivery_failed", reason_code=code, status=outcome.status, retry_s=round(delay_s, 1), **fields
+    )

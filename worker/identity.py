@@ -1,0 +1,73 @@
+"""Patient pseudonyms: an HMAC under a key file, so that no table holds an identity.
+
+Source: HMAC with SHA-256, RFC 2104. The same key on every machine gives the same pseudonym; without the key a
+pseudonym cannot be traced back by trying identifiers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+from worker.errors import IdentityKeyError
+
+_KEY_BYTES = 32
+
+
+class Identity:
+    """Turns a patient identity into a pseudonym.
+
+    Args:
+        key: The secret, at least 16 bytes.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    @classmethod
+    def from_file(cls, path: Path, *, create: bool) -> Identity:
+        """Read the key file; make it (mode 0600) when it is missing and `create` says so.
+
+        Raises:
+            IdentityKeyError: Missing, shorter than 16 bytes, or readable by others.
+        """
+        if create and not path.exists():
+            _make_key(path)
+        try:
+            key = path.read_bytes().strip()
+            mode = path.stat().st_mode
+        except OSError as error:
+            raise IdentityKeyError(
+                f"the identity key {path} cannot be read ({type(error).__name__}); "
+                "create it with `head -c 32 /dev/urandom > FILE; chmod 600 FILE` and give all machines a copy"
+            ) from error
+        if len(key) < 16:
+            raise IdentityKeyError(f"the identity key {path} is shorter than 16 bytes; make a new one")
+        if mode & 0o077:
+            raise IdentityKeyError(f"the identity key {path} can be read by others; run `chmod 600 {path}`")
+        return cls(key)
+
+    def pseudonym(self, patient_id: str, issuer: str) -> str:
+        """Return 64 hexadecimal digits that stand for the patient (0010,0020) and its issuer (0010,0021)."""
+        message = f"{issuer.strip()}\x00{patient_id.strip()}".encode()
+        return hmac.new(self._key, message, hashlib.sha256).hexdigest()
+
+
+def _make_key(path: Path) -> None:
+    """Write a new key under a temporary name, so that a second process never reads half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secrets.token_hex(_KEY_BYTES).encode())
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass  # another process was first: its key counts
+    finally:
+        temporary.unlink()

@@ -1,0 +1,182 @@
+"""From a received object to its row. Success (0x0000) means that file, folder and row are on the disk.
+
+The disk works on all three at once: the row's commit is submitted, then file and folder are synced on this
+thread, then the commit is waited for. A crash in between leaves a row whose file may be damaged or a file
+without a row; neither was acknowledged, and start-up and sweep put both right.
+"""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+
+from dicom_io.errors import SpoolFullError, UnreadableObjectError
+from dicom_io.header import FundusHeader, read_header
+from dicom_io.listener import Caller, ReceivedObject, TurnedAway
+from dicom_io.spool import SpooledFile
+from worker.dispatch import Job
+from worker.errors import DatabaseError
+from worker.routing import choose_route
+from worker.runtime import Runtime
+from worker.store import door, intake
+from worker.store.intake import AssociationRow, NewImage, Outcome, Recorded
+from worker.store.studies import StudyContent
+
+log = structlog.get_logger(__name__)
+SUCCESS = 0x0000
+MISMATCH = 0xA900
+"""PS3.4 table B.2-1: success; error, data set does not match SOP class."""
+
+_REQUESTED = {"STAT": 0, "HIGH": 1, "MEDIUM": 2, "ROUTINE": 2, "LOW": 3}
+_DIMSE = {1: 1, 0: 2, 2: 3}
+"""(0040,1003) and (0000,0700), PS3.7 table E.1-1 (HIGH 1, MEDIUM 0, LOW 2), to 0 (at once) … 3 (any time)."""
+
+
+class Intake:
+    """What the listener reports to: makes objects and rejections into rows."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._reserve_bytes = runtime.settings.spool.reserve_mb * 1_000_000
+
+    def association_opened(self, caller: Caller) -> None:
+        """Nothing is stored before the first object: a probe costs no row."""
+        log.debug("association_opened", calling_ae=caller.calling_ae, association=caller.association_id)
+
+    def object_received(self, received: ReceivedObject) -> int:
+        """Store the object durably and return the DIMSE status."""
+        started = time.perf_counter()
+        runtime = self._runtime
+        if runtime.spool.free_bytes() < self._reserve_bytes:
+            raise SpoolFullError("the disk reserve is reached; free space or lower [spool] reserve_mb")
+        header = read_header(received.path)
+        if header.sop_instance_uid != received.sop_instance_uid:
+            raise MismatchError
+        spooled = runtime.spool.place(received.path)
+        recorded = store(runtime, header, spooled, received.caller, received.dimse_priority)
+        log.info(
+            "object_stored",
+            sop_instance_uid=header.sop_instance_uid,
+            study_instance_uid=header.study_instance_uid,
+            outcome=str(recorded.outcome),
+            instance=recorded.instance_id,
+            ms=round((time.perf_counter() - started) * 1000, 1),
+        )
+        return SUCCESS
+
+    def association_closed(self, caller: Caller, outcome: str) -> None:
+        """End the association's row, if it stored anything, and report the studies that this completes."""
+        runtime = self._runtime
+        closed = runtime.database.write(
+            door.association_closed, caller.association_id, outcome, runtime.closing_policy
+        )
+        for study_id, priority in closed:
+            log.info("study_closed", study=study_id, by="association")
+            runtime.dispatcher.wake(Job.REPORT, study_id, priority)
+
+    def turned_away(self, rejection: TurnedAway) -> None:
+        """Record what was not accepted: to an admin, that is the missed study."""
+        row = door.RejectionRow(
+            kind=rejection.kind,
+            reason_code=rejection.reason_code,
+            status=rejection.status,
+            calling_ae=rejection.caller.calling_ae[:16],
+            called_ae=rejection.caller.called_ae[:16],
+            peer_host=rejection.caller.host,
+            sop_class_uid=_cut(rejection.sop_class_uid),
+            sop_instance_uid=_cut(rejection.sop_instance_uid),
+            transfer_syntax_uid=_cut(rejection.transfer_syntax_uid),
+            detail=rejection.detail,
+        )
+        try:
+            self._runtime.database.write(door.reject, row)
+        except DatabaseError as error:
+            log.error("rejection_not_recorded", reason_code=row.reason_code, error=str(error))
+        log.warning("turned_away", kind=row.kind, reason_code=row.reason_code, calling_ae=row.calling_ae)
+
+
+class MismatchError(UnreadableObjectError):
+    """The data set's SOP instance UID is not the one that the C-STORE request announced."""
+
+    status = MISMATCH
+    reason_code = "SOP_INSTANCE_MISMATCH"
+
+    def __init__(self) -> None:
+        super().__init__("the data set's SOP instance UID differs from the request's")
+
+
+def _cut(uid: str | None) -> str | None:
+    return None if uid is None else uid[:64]
+
+
+def store(
+    runtime: Runtime, header: FundusHeader, spooled: SpooledFile, caller: Caller | None, dimse_priority: int
+) -> Recorded:
+    """Make a spooled file durable together with its row, and wake its analysis.
+
+    Raises:
+        DatabaseError: The row was not written; the file, if it stays, is found by the sweep.
+        SpoolFullError: The file could not be synced.
+    """
+    image = new_image(runtime, header, spooled, caller, dimse_priority)
+    committed = runtime.database.submit(intake.record, image, runtime.closing_policy)
+    runtime.spool.sync(spooled)
+    recorded = committed.result()
+    if recorded.outcome is Outcome.UID_CONFLICT:
+        runtime.spool.quarantine(spooled)
+        log.error("uid_conflict", sop_instance_uid=header.sop_instance_uid, study=recorded.study_id)
+    if recorded.analyse:
+        runtime.dispatcher.wake(Job.ANALYSE, recorded.instance_id, recorded.priority)
+    return recorded
+
+
+def new_image(
+    runtime: Runtime, header: FundusHeader, spooled: SpooledFile, caller: Caller | None, dimse_priority: int
+) -> NewImage:
+    """Tag the camera, choose the route, and gather what the row needs."""
+    calling_ae = "" if caller is None else caller.calling_ae
+    match = runtime.rules.match(header, calling_ae)
+    manifest = runtime.bundle.manifest
+    route, adapter = choose_route(match, manifest.training_camera, manifest.adapters)
+    return NewImage(
+        study=StudyContent(
+            study_instance_uid=header.study_instance_uid,
+            accession_number=header.accession_number or None,
+            patient_key=runtime.identity.pseudonym(header.patient_id, header.issuer_of_patient_id),
+            priority=_REQUESTED.get(header.requested_priority, _DIMSE.get(dimse_priority, 2)),
+            related_instances=header.related_instances,
+        ),
+        sop_instance_uid=header.sop_instance_uid,
+        series_instance_uid=header.series_instance_uid,
+        sop_class_uid=header.sop_class_uid,
+        transfer_syntax_uid=header.transfer_syntax_uid,
+        sha256=spooled.sha256,
+        pixel_sha256=header.pixel_sha256,
+        spool_path=spooled.relative_path,
+        quarantine_path=f"quarantine/{spooled.sha256}.dcm",
+        size_bytes=spooled.size_bytes,
+        number_of_frames=header.number_of_frames,
+        rows=header.rows,
+        columns=header.columns,
+        manufacturer=header.manufacturer[:64],
+        model_name=header.model_name[:64],
+        camera=match.camera,
+        camera_exact=match.exact,
+        camera_rule=match.rule,
+        route=route,
+        adapter=adapter,
+        lateralities=tuple((reading.value, reading.reason_code) for reading in header.laterality),
+        calling_ae=calling_ae,
+        association=None if caller is None else _association(runtime, caller),
+    )
+
+
+def _association(runtime: Runtime, caller: Caller) -> AssociationRow:
+    return AssociationRow(
+        caller.association_id,
+        runtime.process_id,
+        caller.calling_ae[:16],
+        caller.called_ae[:16],
+        caller.host[:64],
+    )

@@ -1,0 +1,158 @@
+"""Wires the parts together: the only place that knows which implementation stands behind which name."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import uuid
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import structlog
+from dicom_io.camera import CameraRules
+
+from dicom_io.spool import Spool
+from models.bundle import Bundle
+from models.predictor import Prediction, Predictor
+from worker import database
+from worker.batching import MicroBatcher
+from worker.claims import ClaimKeeper
+from worker.dispatch import Dispatcher, SilentDispatcher
+from worker.identity import Identity
+from worker.settings import Settings
+from worker.store import processes, reports
+from worker.store.studies import ClosingPolicy
+from worker.transactions import Database
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Runtime:
+    """Everything a job needs. Jobs are plain functions of a `Runtime` and a row's key.
+
+    Attributes:
+        process_id: Name of this process in claims, leases and associations; never used twice.
+        namespace: Root of the UIDs that this installation makes.
+        bundle_pk: Key of the active bundle's row.
+        stopping: Set when the process is about to end.
+    """
+
+    settings: Settings
+    database: Database
+    spool: Spool
+    rules: CameraRules
+    bundle: Bundle
+    bundle_pk: int
+    namespace: uuid.UUID
+    identity: Identity
+    process_id: str
+    claims: ClaimKeeper
+    dispatcher: Dispatcher = field(default_factory=SilentDispatcher)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @cached_property
+    def closing_policy(self) -> ClosingPolicy:
+        """The `[study]` settings as the store takes them."""
+        study = self.settings.study
+        return ClosingPolicy(
+            close_on=study.close_on,
+            quiet_s=study.quiet_s,
+            max_open_s=study.max_open_s,
+            report_deadline_s=study.report_deadline_s,
+            expected_images=study.expected_images,
+        )
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        predictor = Predictor(self.bundle, engine=self.settings.engine, threads=self.settings.engine_threads)
+        log.info("engine_started", engine=predictor.engine.name, reason=predictor.engine.reason)
+        return predictor
+
+    @cached_property
+    def _batcher(self) -> MicroBatcher[Prediction]:
+        batching = self.settings.batching
+        return MicroBatcher(
+            self._predictor.predict,
+            batching.max_batch,
+            batching.max_wait_ms,
+            batching.capacity,
+        )
+
+    @property
+    def batcher(self) -> MicroBatcher[Prediction]:
+        """The engine behind its queue; loaded on first use, once, whichever thread asks."""
+        with self._lock:
+            return self._batcher
+
+    @property
+    def engine_name(self) -> str:
+        """Which engine runs the graphs."""
+        with self._lock:
+            return self._predictor.engine.name
+
+    def close(self) -> None:
+        """Finish what is queued, say good-bye, and release everything."""
+        self.stopping.set()
+        with self._lock:
+            if "_batcher" in self.__dict__:
+                self._batcher.close()
+        self.claims.close()
+        self.database.write(processes.stopped, self.process_id)
+        self.database.close()
+
+
+def build_runtime(settings: Settings, role: str) -> Runtime:
+    """Open everything that a process of this role needs.
+
+    Args:
+        settings: The checked configuration.
+        role: `serve`, `listen`, `work` or `sweep`; shown by `status`.
+
+    Raises:
+        WorkerError, BundleError, CameraRulesError, SpoolFullError: With what to do about it.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    bundle = Bundle.load(settings.bundle)
+    rules = CameraRules.load(settings.camera.rules_file)
+    identity = Identity.from_file(
+        settings.resolved_identity_key_file, create=settings.identity_key_file is None
+    )
+    spool = Spool(settings.spool_dir)
+    data = open_database(settings)
+    process_id = f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    data.write(processes.started, process_id, role, socket.gethostname()[:64], os.getpid())
+    return Runtime(
+        settings=settings,
+        database=data,
+        spool=spool,
+        rules=rules,
+        bundle=bundle,
+        bundle_pk=data.write(
+            reports.bundle_key,
+            bundle_id=bundle.manifest.id,
+            version=bundle.manifest.version,
+            digest=bundle.digest,
+            training_camera=bundle.manifest.training_camera,
+            activate=True,
+        ),
+        namespace=data.write(processes.installation_namespace),
+        identity=identity,
+        process_id=process_id,
+        claims=ClaimKeeper(data, settings.jobs.claim_s),
+    )
+
+
+def open_database(settings: Settings) -> Database:
+    """Connect; bring an embedded database's tables up to date, refuse an outdated shared one.
+
+    Raises:
+        DatabaseError: Unreachable, or its schema is not this program's; the text has the remedy.
+    """
+    engine = database.create_database_engine(settings.resolved_database_url)
+    if engine.dialect.name == "sqlite":
+        database.upgrade(engine)
+    database.require_schema(engine)
+    return Database(engine)

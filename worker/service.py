@@ -1,0 +1,174 @@
+"""Processes: which parts each role runs, in which order they start, and how they stop.
+
+`serve` is all of it in one process. `listen`, `work` and `sweep` are the same parts apart; without a broker
+`work` looks for due rows itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from enum import StrEnum
+
+import structlog
+
+from dicom_io.listener import Listener
+from worker.analyse import analyse
+from worker.delivery import deliver
+from worker.dispatch import Dispatcher, Job, Key, LocalDispatcher, Run, SilentDispatcher
+from worker.errors import DatabaseError
+from worker.intake import Intake
+from worker.reporting import report
+from worker.runtime import Runtime, build_runtime
+from worker.settings import Settings
+from worker.store import processes
+from worker.sweep import adopt_orphans, recover, sweep, wake_due
+
+log = structlog.get_logger(__name__)
+POLL_S = 0.5
+"""How often `work` without a broker looks for rows."""
+ORPHANS_EVERY_S = 300.0
+
+
+class Role(StrEnum):
+    """What a process does."""
+
+    SERVE = "serve"
+    LISTEN = "listen"
+    WORK = "work"
+    SWEEP = "sweep"
+
+
+def run_job(runtime: Runtime) -> Run:
+    """Return the function that runs any job with this runtime."""
+
+    def run(job: Job, key: Key) -> None:
+        if runtime.stopping.is_set():
+            return
+        if job is Job.ANALYSE:
+            analyse(runtime, int(key))
+        elif job is Job.REPORT:
+            report(runtime, int(key))
+        else:
+            deliver(runtime, str(key))
+
+    return run
+
+
+def concurrency(settings: Settings, jobs: Mapping[Job, bool]) -> dict[Job, int]:
+    """Return the threads for each kind of job that this process takes on."""
+    threads = {
+        Job.ANALYSE: settings.resolved_analyse_concurrency,
+        Job.REPORT: 2,
+        Job.DELIVER: max(1, len(settings.destinations)),
+    }
+    return {job: threads[job] for job in Job if jobs.get(job)}
+
+
+class Service:
+    """One process of the application. Start it, wait, stop it.
+
+    Args:
+        settings: The checked configuration.
+        role: Which parts to run.
+        jobs: For `work`: the kinds of job to take on; None for all.
+    """
+
+    def __init__(self, settings: Settings, role: Role, jobs: frozenset[Job] | None = None) -> None:
+        self.settings = settings
+        self.role = role
+        self._jobs = jobs or frozenset(Job)
+        self.runtime: Runtime | None = None
+        self.listener: Listener | None = None
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Open everything, put right what an earlier run left, then take on work; on failure close again."""
+        with ExitStack() as undo:
+            runtime = build_runtime(self.settings, self.role)
+            undo.callback(runtime.close)
+            self.runtime = runtime
+            runtime.dispatcher = self._dispatcher(runtime)
+            if self.role in (Role.SERVE, Role.WORK) and Job.ANALYSE in self._jobs:
+                _ = runtime.batcher  # load and warm up before anything arrives
+            recover(runtime)
+            runtime.dispatcher.start()
+            self._start_loops(runtime)
+            if self.role in (Role.SERVE, Role.LISTEN):
+                self._start_listener(runtime)
+            undo.pop_all()
+        log.info("service_started", role=str(self.role), process=runtime.process_id)
+
+    def _dispatcher(self, runtime: Runtime) -> Dispatcher:
+        """In-process threads where jobs run here; the broker, if there is one, where they run elsewhere."""
+        if self.role is Role.SERVE or (self.role is Role.WORK and not self.settings.broker_url):
+            wanted = {job: job in self._jobs for job in Job}
+            return LocalDispatcher(run_job(runtime), concurrency(self.settings, wanted))
+        if self.settings.broker_url:
+            from worker.tasks import CeleryDispatcher, make_app
+
+            return CeleryDispatcher(make_app(self.settings))
+        return SilentDispatcher()
+
+    def _start_loops(self, runtime: Runtime) -> None:
+        interval_s = self.settings.jobs.sweep_interval_s
+        if self.role in (Role.SERVE, Role.SWEEP):
+            self._loop("sweep", interval_s, lambda: sweep(runtime))
+            self._loop("orphans", ORPHANS_EVERY_S, lambda: adopt_orphans(runtime))
+        elif self.role is Role.WORK and not self.settings.broker_url:
+            self._loop("poll", POLL_S, lambda: wake_due(runtime))
+        if self.role in (Role.LISTEN, Role.WORK):
+            self._loop(
+                "alive", interval_s, lambda: runtime.database.write(processes.seen, runtime.process_id)
+            )
+
+    def _loop(self, name: str, interval_s: float, work: Callable[[], object]) -> None:
+        def run() -> None:
+            while True:
+                try:
+                    work()
+                except DatabaseError as error:
+                    log.error("loop_failed", loop=name, error=str(error))
+                except Exception:
+                    log.exception("loop_failed", loop=name)
+                if self._stop.wait(interval_s):
+                    return
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _start_listener(self, runtime: Runtime) -> None:
+        door = self.settings.listener
+        self.listener = Listener(
+            Intake(runtime),
+            ae_title=door.ae_title,
+            host=door.host,
+            port=door.port,
+            allowed_callers=door.allowed_callers,
+            incoming=runtime.spool.incoming,
+            maximum_associations=door.maximum_associations,
+            acse_timeout_s=door.acse_timeout_s,
+            dimse_timeout_s=door.dimse_timeout_s,
+            network_timeout_s=door.network_timeout_s,
+        )
+        self.listener.start()
+        log.info("listening", ae_title=door.ae_title, host=door.host, port=self.listener.port)
+
+    def stop(self, timeout_s: float = 30.0) -> bool:
+        """Close the door, let what is in flight end, give the rest back; False when something still ran."""
+        runtime = self.runtime
+        if runtime is None:
+            return True
+        if self.listener is not None:
+            self.listener.stop(timeout_s / 2)
+        self._stop.set()
+        runtime.stopping.set()
+        ended = runtime.dispatcher.stop(timeout_s / 2)
+        for thread in self._threads:
+            thread.join(timeout_s / 2)
+        runtime.close()
+        log.info("service_stopped", role=str(self.role), clean=ended)
+        return ended
