@@ -11,7 +11,9 @@ import pytest
 import redis
 from factories.servers import postgres_server, redis_server
 from psycopg import sql
-from sqlalchemy import make_url
+from sqlalchemy import Engine, make_url
+
+from worker.database import create_database_engine, upgrade
 
 SERVER_MARKERS = {"redis_server_url": "redis", "postgres_server_url": "postgres"}
 
@@ -71,3 +73,18 @@ def database_url(request: pytest.FixtureRequest) -> str:
     fixture = "sqlite_url" if request.param == "sqlite" else "postgres_url"
     url: str = request.getfixturevalue(fixture)
     return url
+
+
+@pytest.fixture
+def empty_engine(database_url: str) -> Iterator[Engine]:
+    """An engine on a database without tables; SQLite and PostgreSQL."""
+    engine = create_database_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def engine(empty_engine: Engine) -> Engine:
+    """An engine on a database with all tables and views; SQLite and PostgreSQL."""
+    upgrade(empty_engine)
+    return empty_engine

@@ -257,6 +257,13 @@ class Study(Base):
             sqlite_where=text("state = 'CLOSED' AND reported_version < content_version"),
             postgresql_where=text("state = 'CLOSED' AND reported_version < content_version"),
         ),
+        # Few rows each, asked for whenever somebody looks at the dashboard.
+        Index(
+            "ix_studies_withheld",
+            "last_image_at",
+            sqlite_where=text("withheld_reason IS NOT NULL"),
+            postgresql_where=text("withheld_reason IS NOT NULL"),
+        ),
     )
 
 
@@ -313,6 +320,12 @@ class Instance(Base):
             sqlite_where=text("state = 'RECEIVED'"),
             postgresql_where=text("state = 'RECEIVED'"),
         ),
+        Index(
+            "ix_instances_refused",
+            "received_at",
+            sqlite_where=text("state = 'REFUSED'"),
+            postgresql_where=text("state = 'REFUSED'"),
+        ),
         Index("ix_instances_received_at", "received_at"),
     )
 
@@ -326,7 +339,7 @@ class HeaderVersion(Base):
     version: Mapped[int]
     sha256: Mapped[str] = mapped_column(HASH, index=True)
     spool_path: Mapped[str] = mapped_column(String(200))
-    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"))
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
     patient_key: Mapped[str] = mapped_column(HASH)
     lateralities: Mapped[list[Any]]
     received_at: Mapped[datetime]
@@ -403,7 +416,7 @@ class Report(Base):
     sop_instance_uid: Mapped[str] = mapped_column(UID, unique=True)
     series_instance_uid: Mapped[str] = mapped_column(UID)
     study_instance_uid: Mapped[str] = mapped_column(UID)
-    predecessor_id: Mapped[int | None] = mapped_column(ForeignKey("reports.id"))
+    predecessor_id: Mapped[int | None] = mapped_column(ForeignKey("reports.id"), index=True)
     spool_path: Mapped[str | None] = mapped_column(String(200))
     sha256: Mapped[str | None] = mapped_column(HASH)
     created_at: Mapped[datetime]
@@ -468,6 +481,12 @@ class Delivery(Base):
             "due_at",
             sqlite_where=text("state = 'PENDING'"),
             postgresql_where=text("state = 'PENDING'"),
+        ),
+        Index(
+            "ix_deliveries_dead",
+            "report_id",
+            sqlite_where=text("state = 'DEAD'"),
+            postgresql_where=text("state = 'DEAD'"),
         ),
     )
 
