@@ -77,7 +77,7 @@ types: $(STAMPS)/dev ## mypy --strict over the three packages and the tests
 	@$(BIN)/mypy --strict dicom_io models worker tests
 
 bench: $(STAMPS)/dev ## Measure the hot paths on this machine (tests/bench)
-	@$(PYTEST) -n 0 -p no:randomly -s -o python_files='bench_*.py' tests/bench $(ARGS)
+	@$(PYTEST) -n 0 -p no:randomly -s -o python_files='bench_*.py' -o python_functions='bench_*' -q tests/bench $(ARGS)
 
 # --- tidying --------------------------------------------------------------------------------------------------
 

@@ -54,24 +54,37 @@ disable_new_services() {
     done
 }
 
-install_packages() { # `&&` throughout: errexit does not hold inside a condition
-    echo "system-packages: installing $*"
-    trap allow_service_starts EXIT
-    forbid_service_starts &&
-        as_root apt-get update -qq &&
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null &&
-        disable_new_services "$@"
+get() {
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
 }
 
-missing=()
-for package in "$@"; do
-    present "$package" || missing+=("$package")
-done
+install_packages() {
+    echo "system-packages: installing $*"
+    trap allow_service_starts EXIT
+    forbid_service_starts
+    as_root apt-get update -qq || echo "system-packages: apt-get update failed, using the lists that are there" >&2
+    if ! get "$@"; then # one that this distribution does not have must not keep out the others
+        local package
+        for package in "$@"; do get "$package" || true; done
+    fi
+    disable_new_services "$@"
+}
+
+find_missing() {
+    missing=()
+    local package
+    for package in "$@"; do
+        present "$package" || missing+=("$package")
+    done
+}
+
+find_missing "$@"
+if [ "${#missing[@]}" -gt 0 ] && may_install; then
+    install_packages "${missing[@]}"
+    find_missing "$@"
+fi
 [ "${#missing[@]}" -gt 0 ] || exit 0
 
-if may_install && install_packages "${missing[@]}"; then
-    exit 0
-fi
 echo "system-packages: missing and not installable from here: ${missing[*]}" >&2
 echo "system-packages: what needs them will be skipped. To have it: sudo apt-get install ${missing[*]}" >&2
 if [ -n "${CI:-}" ]; then
