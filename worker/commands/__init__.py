@@ -1,0 +1,1 @@
+"""The commands of `fundus-worker`, a file each; `worker.cli` mounts them."""
