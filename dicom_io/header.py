@@ -12,9 +12,17 @@ from pydicom.dataset import Dataset
 from dicom_io.dataset import ParsedObject, parse_object
 from dicom_io.elements import codes, integer_string, items, text, texts, uid, unsigned
 from dicom_io.errors import IdentifierMissingError
+from dicom_io.illumination import not_colour, not_retinal
 from dicom_io.laterality import Laterality, LateralityReading, read_laterality
 
-__all__ = ["MAXIMUM_FRAMES", "FundusHeader", "Laterality", "LateralityReading", "read_header"]
+__all__ = [
+    "MAXIMUM_FRAMES",
+    "FundusHeader",
+    "Laterality",
+    "LateralityReading",
+    "colour_refusal",
+    "read_header",
+]
 
 MAXIMUM_FRAMES = 1024
 """More frames than this are not listed one by one; `pixels` refuses such an object."""
@@ -24,13 +32,14 @@ _IMAGE_LATERALITY, _LATERALITY, _FRAME_LATERALITY = 0x00200062, 0x00200060, 0x00
 _SHARED_GROUPS, _PER_FRAME_GROUPS, _FRAME_ANATOMY = 0x52009229, 0x52009230, 0x00209071
 _DEVICE_TYPE, _ILLUMINATION = 0x00220015, 0x00220016
 _LIGHT_PATH_FILTERS, _IMAGE_PATH_FILTERS, _CHANNELS = 0x00220017, 0x00220018, 0x0022001A
+_CONTRAST_AGENTS = 0x00180012
 _WANTED = (
     0x00080005, 0x00080008, 0x00080016, 0x00080018, 0x00080022, 0x0008002A, 0x00080032, 0x00080050,
     0x00080060, 0x00080070, 0x00081090, 0x00100020, 0x00100021, 0x00181000, 0x00181020, 0x0020000D,
     0x0020000E, _LATERALITY, _IMAGE_LATERALITY, 0x00201208, _DEVICE_TYPE, _ILLUMINATION,
-    _LIGHT_PATH_FILTERS, _IMAGE_PATH_FILTERS, _CHANNELS, 0x00280002, 0x00280004, 0x00280006, 0x00280008,
-    0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280301, 0x00401003, _SHARED_GROUPS,
-    _PER_FRAME_GROUPS,
+    _LIGHT_PATH_FILTERS, _IMAGE_PATH_FILTERS, _CHANNELS, _CONTRAST_AGENTS, 0x00280002, 0x00280004,
+    0x00280006, 0x00280008, 0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280301, 0x00401003,
+    _SHARED_GROUPS, _PER_FRAME_GROUPS,
 )  # fmt: skip
 
 
@@ -64,8 +73,10 @@ class FundusHeader:
         laterality: One reading a frame, at most `MAXIMUM_FRAMES`.
         device_type_codes: Code values of (0022,0015).
         illumination_codes: Code values of (0022,0016).
-        filter_codes: Code values of the filters in (0022,0017) and (0022,0018).
-        channel_codes: Code values of (0022,001A).
+        filter_codes: Code values of the light path's filters, (0022,0017).
+        image_filter_codes: Code values of the image path's filters, (0022,0018).
+        channel_codes: Code values of the channels' light, (0022,001A).
+        contrast_codes: Code values of contrast agents, (0018,0012).
         burned_in_annotation: (0028,0301), None when not stated.
         requested_priority: (0040,1003).
         related_instances: (0020,1208), None when absent.
@@ -100,7 +111,9 @@ class FundusHeader:
     device_type_codes: tuple[str, ...] = ()
     illumination_codes: tuple[str, ...] = ()
     filter_codes: tuple[str, ...] = ()
+    image_filter_codes: tuple[str, ...] = ()
     channel_codes: tuple[str, ...] = ()
+    contrast_codes: tuple[str, ...] = ()
     burned_in_annotation: bool | None = None
     requested_priority: str = ""
     related_instances: int | None = None
@@ -121,6 +134,27 @@ def read_header(path: Path) -> FundusHeader:
     with path.open("rb") as file:
         parsed = parse_object(file, _WANTED)
         return _header(parsed.dataset, parsed.transfer_syntax_uid, _pixel_digest(parsed))
+
+
+def colour_refusal(header: FundusHeader) -> str | None:
+    """Why the header alone says that this is no colour photograph of a fundus; None when it does not.
+
+    Returns:
+        NOT_A_FUNDUS_PHOTOGRAPH when the acquisition devices named look at other parts of the eye;
+        NOT_COLOUR for monochrome pixels, infrared, red-free, autofluorescence or angiography.
+        What the header leaves open is left to the pixels.
+    """
+    if not_retinal(header.device_type_codes):
+        return "NOT_A_FUNDUS_PHOTOGRAPH"
+    monochrome = header.photometric.startswith("MONOCHROME")
+    single = header.samples_per_pixel == 1 and header.photometric != "PALETTE COLOR"
+    illuminated = not_colour(
+        light=(*header.filter_codes, *header.illumination_codes),
+        image_filters=header.image_filter_codes,
+        channels=header.channel_codes,
+        image_type=header.image_type,
+    )
+    return "NOT_COLOUR" if monochrome or single or illuminated or header.contrast_codes else None
 
 
 def _header(ds: Dataset, transfer_syntax_uid: str, pixel_sha256: str | None) -> FundusHeader:
@@ -154,8 +188,10 @@ def _header(ds: Dataset, transfer_syntax_uid: str, pixel_sha256: str | None) -> 
         laterality=tuple(_lateralities(ds, frames)),
         device_type_codes=tuple(codes(ds, _DEVICE_TYPE)),
         illumination_codes=tuple(codes(ds, _ILLUMINATION)),
-        filter_codes=tuple(_filter_codes(ds)),
+        filter_codes=tuple(codes(ds, _LIGHT_PATH_FILTERS)),
+        image_filter_codes=tuple(codes(ds, _IMAGE_PATH_FILTERS)),
         channel_codes=tuple(codes(ds, _CHANNELS)),
+        contrast_codes=tuple(codes(ds, _CONTRAST_AGENTS)),
         burned_in_annotation={"YES": True, "NO": False}.get(annotation),
         requested_priority=text(ds, 0x00401003).upper(),
         related_instances=related or None,
@@ -191,12 +227,6 @@ def _frame_statements(groups: list[Dataset]) -> Iterator[str]:
     for group in groups:
         for anatomy in items(group, _FRAME_ANATOMY):
             yield text(anatomy, _FRAME_LATERALITY)
-
-
-def _filter_codes(ds: Dataset) -> Iterator[str]:
-    """Codes of light path and image path filters (PS3.3 C.8.17.3)."""
-    for tag in (_LIGHT_PATH_FILTERS, _IMAGE_PATH_FILTERS):
-        yield from codes(ds, tag)
 
 
 def _pixel_digest(parsed: ParsedObject) -> str | None:
