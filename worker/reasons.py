@@ -119,11 +119,6 @@ _IMAGES = (
         "Check Rows and Columns at the sender; a real photograph of that size has to be exported smaller.",
     ),
     _image(
-        "IMAGE_TOO_SMALL",
-        "The picture has too few pixels to show early disease.",
-        "Have the sender export the original and not a thumbnail.",
-    ),
-    _image(
         "NOT_COLOUR",
         "This is not a colour photograph (for example infrared, red-free, autofluorescence or angiography).",
         "Nothing to do: such images are not analysed. To save traffic, leave them out of the routing rule.",
@@ -210,8 +205,9 @@ _DELIVERIES = (
     _other(
         Scope.DELIVERY,
         "CONTEXT_NOT_ACCEPTED",
-        "The destination does not accept Structured Reports of this kind.",
-        "Enable Comprehensive 3D SR storage there; its conformance statement says whether it can.",
+        "The receiver does not accept objects of this kind or in this encoding.",
+        "A destination: enable Comprehensive 3D SR storage there. A sender: have it offer photographs as "
+        "JPEG Baseline or uncompressed, and leave other objects out of its routing rule.",
     ),
     _other(
         Scope.DELIVERY,
@@ -260,18 +256,6 @@ _DOOR = (
     ),
     _other(
         Scope.DOOR,
-        "SOP_CLASS_NOT_ACCEPTED",
-        "The sender offered a kind of object that is not received here.",
-        "Nothing to do for kinds other than photographs; leave them out of the routing rule.",
-    ),
-    _other(
-        Scope.DOOR,
-        "TRANSFER_SYNTAX_NOT_ACCEPTED",
-        "The sender offered the object only in encodings that are not received here.",
-        "Have the sender offer JPEG Baseline or an uncompressed transfer syntax as well.",
-    ),
-    _other(
-        Scope.DOOR,
         "CONNECTION_PROBE",
         "Somebody connected and hung up without a DICOM association.",
         "Usually a load balancer or monitor; nothing to do.",
@@ -284,12 +268,6 @@ _DOOR = (
     ),
     _other(
         Scope.DOOR,
-        "ASSOCIATION_REJECTED",
-        "The association request was rejected.",
-        "See the row for source and cause; compare the request with the sender's conformance statement.",
-    ),
-    _other(
-        Scope.DOOR,
         "ASSOCIATION_ABORTED",
         "The association was aborted before all objects were in.",
         "See the sender's log; it has to send again what was not acknowledged.",
@@ -299,12 +277,6 @@ _DOOR = (
         "NOT_ACKNOWLEDGED",
         "The object came in, but the connection was gone before it could be acknowledged.",
         "The sender has to send it again; sending twice does no harm.",
-    ),
-    _other(
-        Scope.DOOR,
-        "SHUTTING_DOWN",
-        "The worker was shutting down.",
-        "Nothing to do: the sender tries again once the worker is back.",
     ),
 )
 

@@ -10,35 +10,33 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import textwrap
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from worker.errors import SettingsError
+from worker.settings_tree import (
+    PREFIX,
+    TYPE_NAMES,
+    expected,
+    kinds_of,
+    leaves,
+    rows_of,
+    sections,
+    table_of,
+    variable,
+)
 
-PREFIX = "FUNDUS_"
-DELIMITER = "__"
 RESERVED = frozenset({"FUNDUS_CONFIG"})  # names the file itself
 
 # Kubernetes writes such variables into every container for a service called "fundus" or "fundus-…".
 _KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT)(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$")
-_TYPE_NAMES: Mapping[object, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    list: "a list",
-    dict: "a table",
-    type(None): "nothing",
-}
 _EXPECTED = {
     "bool_type": "true or false",
     "int_type": "a whole number",
@@ -46,7 +44,6 @@ _EXPECTED = {
     "float_type": "a number",
     "string_type": "a text in quotes",
     "tuple_type": "a list",
-    "path_type": "a path in quotes",
     "model_type": "a table",
     "model_attributes_type": "a table",
 }
@@ -70,38 +67,6 @@ class Layer:
     origin: str
     names: dict[Location, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
-
-
-def sections(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """A model's fields by the name that people write."""
-    return {info.alias or name: info for name, info in model.model_fields.items()}
-
-
-def table_of(info: FieldInfo) -> type[BaseModel] | None:
-    """The model of a `[table]` field, None for a plain value or a list."""
-    annotation = info.annotation
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-
-
-def rows_of(info: FieldInfo) -> type[BaseModel] | None:
-    """The model of the items of a `[[list of tables]]` field, None for anything else."""
-    items = get_args(info.annotation) if get_origin(info.annotation) is tuple else ()
-    return items[0] if items and isinstance(items[0], type) and issubclass(items[0], BaseModel) else None
-
-
-def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
-    """Every value that can be set on its own, depth first, with the path of names that leads to it."""
-    for name, info in sections(model).items():
-        table = table_of(info)
-        if table is None:
-            yield (*path, name), info
-        else:
-            yield from leaves(table, (*path, name))
-
-
-def variable(path: Sequence[str]) -> str:
-    """The environment variable of a setting: ("listener", "port") is FUNDUS_LISTENER__PORT."""
-    return PREFIX + DELIMITER.join(path).upper()
 
 
 def read_toml(path: Path) -> Layer:
@@ -152,25 +117,10 @@ def _from_text(info: FieldInfo, text: str) -> Any:
         if rows_of(info) is None and not text.lstrip().startswith("["):
             return [part.strip() for part in text.split(",") if part.strip()]
         return json.loads(text)
-    kinds = set(get_args(info.annotation)) if _is_union(info.annotation) else {info.annotation}
-    for kind in (bool, int, float):
-        if kind in kinds:
+    for kind in kinds_of(info):
+        if kind in (bool, int, float):
             return TypeAdapter(kind).validate_strings(text.strip())
     return text
-
-
-def _is_union(annotation: Any) -> bool:
-    return get_origin(annotation) in (Union, UnionType)
-
-
-def expected(info: FieldInfo) -> str:
-    """What a setting takes, in words."""
-    if rows_of(info) is not None:
-        return "a JSON list of tables"
-    if get_origin(info.annotation) is tuple:
-        return "a list of texts"
-    kinds = get_args(info.annotation) if _is_union(info.annotation) else (info.annotation,)
-    return next((_TYPE_NAMES[kind] for kind in kinds if kind in _TYPE_NAMES), "a text")
 
 
 def put(values: dict[str, Any], path: Sequence[str], value: Any) -> None:
@@ -227,7 +177,7 @@ def _describe(detail: ErrorDetails, model: type[BaseModel], layers: Sequence[Lay
     if kind == "literal_error":
         return [f"{where} is {detail['input']!r}; expected {detail['ctx']['expected']}"]
     if kind in _EXPECTED:
-        found = _TYPE_NAMES.get(type(detail["input"]), "something else")
+        found = TYPE_NAMES.get(type(detail["input"]), "something else")
         return [f"{where} is {found}; expected {_EXPECTED[kind]}{_remedy(kind, detail['input'])}"]
     message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")
     return [f"{where} {message}"]
@@ -243,13 +193,9 @@ def _remedy(kind: str, found: object) -> str:
 
 def _origin(location: Location, layers: Sequence[Layer]) -> str:
     """The layer that has the value, the last one first; where no layer has it, the one that has its table."""
-    for end in range(len(location), 0, -1):
-        for layer in reversed(layers):
-            if layer.names.get(location[:end]):
-                return layer.names[location[:end]]
-            if _has(layer.values, location[:end]):
-                return layer.origin
-    return layers[0].origin if layers else "the configuration"
+    starts = [location[:end] for end in range(len(location), 0, -1)]
+    holder = next((layer for at in starts for layer in reversed(layers) if _has(layer.values, at)), layers[0])
+    return next((holder.names[at] for at in starts if at in holder.names), holder.origin)
 
 
 def _has(values: Any, location: Location) -> bool:
@@ -292,33 +238,3 @@ def _nearest_key(location: Location, model: type[BaseModel]) -> str:
 def _suggestion(name: str, known: Mapping[str, object]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     return f"; did you mean {near[0]}?" if near else "; see `fundus-worker check --example` for all of them"
-
-
-def example(model: type[BaseModel]) -> str:
-    """A TOML file that sets nothing: each key at its default behind a `#`, under its description."""
-    plain, tables = [], []
-    for name, info in sections(model).items():
-        table, rows = table_of(info), rows_of(info)
-        if table is not None:
-            tables.append(f"[{name}]\n" + "\n".join(_example_key(*item) for item in sections(table).items()))
-        elif rows is not None:
-            keys = "\n".join(_example_key(*item) for item in sections(rows).items())
-            tables.append(f"{_comment(info)}\n# [[{name}]]\n{keys}")
-        else:
-            plain.append(_example_key(name, info))
-    return "\n\n".join(["\n".join(plain), *tables]) + "\n"
-
-
-def _example_key(name: str, info: FieldInfo) -> str:
-    return f"{_comment(info)}\n# {name} = {_example_value(info)}"
-
-
-def _comment(info: FieldInfo) -> str:
-    return "\n".join(f"# {line}" for line in textwrap.wrap(info.description or "", 100))
-
-
-def _example_value(info: FieldInfo) -> str:
-    if info.is_required() or info.default is None:
-        return "0" if expected(info).endswith("number") else '""'
-    default = str(info.default) if isinstance(info.default, Path) else info.default
-    return json.dumps(default)
