@@ -147,7 +147,8 @@ class Service:
             ae_title=door.ae_title,
             host=door.host,
             port=door.port,
-            allowed_callers=door.allowed_callers,
+            # The settings let the list be empty only where nobody but this machine can call.
+            allowed_callers=door.allowed_callers or ("*",),
             incoming=runtime.spool.incoming,
             maximum_associations=door.maximum_associations,
             acse_timeout_s=door.acse_timeout_s,
