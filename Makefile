@@ -17,7 +17,7 @@ PACKAGES := dcmtk redis-server postgresql orthanc dicom3tools libpixelmed-java d
 BROKER ?= local
 DEMO_OUTPUT ?= demo-output
 PYTEST_WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(PYTEST_WORKERS)
+PYTEST := $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
 ARGS ?=
 
 .PHONY: help

@@ -13,7 +13,7 @@ import pytest
 from factories.repository import ROOT
 from pydicom.uid import Comprehensive3DSRStorage
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("wheel")]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LEAST_STUDIES = 6
