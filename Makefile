@@ -67,11 +67,12 @@ test: $(STAMPS)/dev system-packages ## All tests with branch coverage; says what
 test-fast: $(STAMPS)/dev ## The tests that take less than ten seconds each, without coverage
 	@$(PYTEST) -m "not gpu and not slow" $(ARGS)
 
-lint: $(STAMPS)/dev types ## ruff, import-linter, typos, mypy --strict
+lint: $(STAMPS)/dev ## ruff, import-linter, typos, mypy --strict
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/lint-imports
 	@$(BIN)/typos
+	@$(MAKE) --no-print-directory types
 
 types: $(STAMPS)/dev ## mypy --strict over the three packages and the tests
 	@$(BIN)/mypy --strict dicom_io models worker tests
