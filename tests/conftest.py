@@ -12,6 +12,7 @@ import redis
 from factories.servers import postgres_server, redis_server
 from psycopg import sql
 from sqlalchemy import Engine, make_url
+from sqlalchemy.orm import Session
 
 from worker.database import create_database_engine, upgrade
 
@@ -88,3 +89,10 @@ def engine(empty_engine: Engine) -> Engine:
     """An engine on a database with all tables and views; SQLite and PostgreSQL."""
     upgrade(empty_engine)
     return empty_engine
+
+
+@pytest.fixture
+def session(engine: Engine) -> Iterator[Session]:
+    """A session on a database with all tables and views; SQLite and PostgreSQL."""
+    with Session(engine) as session:
+        yield session
