@@ -36,7 +36,8 @@ class ImageResult:
 
     Attributes:
         laterality: "R", "L", or None when unknown or contradictory.
-        finished: False while it waits for its analysis.
+        finished: False while it waits for its analysis. An image with neither grade nor reason counts as
+            unfinished too, for instance one that only an earlier bundle has seen.
         grade: ICDR grade 0 to 4, None when there is none.
         referable: Whether the grade is referable (2 and above), None when there is no grade.
         referable_probability: Calibrated probability of a referable grade, 0 to 1.
@@ -60,13 +61,12 @@ class ImageResult:
             raise ValueError('laterality is "R", "L" or None')
         if (self.grade is None) != (self.referable is None):
             raise ValueError("grade and referable come together")
-        if self.finished and self.grade is None and self.reason_code is None:
-            raise ValueError("a finished image has a grade or a reason why not")
 
     @property
     def usable(self) -> bool:
         """True when it has a side and a grade, and nothing speaks against reporting it."""
-        return self.finished and self.reason_code is None and self.laterality is not None
+        graded = self.finished and self.reason_code is None and self.grade is not None
+        return graded and self.laterality is not None
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def blocking_reason(image: ImageResult) -> str | None:
     if not image.finished:
         return UNFINISHED
     if image.reason_code is None:
-        return None
+        return UNFINISHED if image.grade is None else None
     known = REASONS.get(image.reason_code)  # a newer release's code is not known here: it blocks
     return image.reason_code if known is None or known.blocks_negative else None
 

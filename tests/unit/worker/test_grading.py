@@ -25,6 +25,11 @@ def unfinished(side: str | None) -> ImageResult:
     return ImageResult(side, False, None, None, None, None, None, None)
 
 
+def unseen(side: str | None) -> ImageResult:
+    """Finished, but with neither grade nor reason: analysed before the bundle was changed."""
+    return replace(unfinished(side), finished=True)
+
+
 def stray(grade: int, code: str | None = "LATERALITY_UNKNOWN") -> ImageResult:
     """An image whose side is not known, but whose content was read."""
     return replace(unusable(None, "LATERALITY_UNKNOWN", grade), reason_code=code)
@@ -53,6 +58,8 @@ TABLE: list[tuple[str, list[ImageResult], int | str, int | str]] = [
     ("unfinished withholds a negative", [graded("R", 0), unfinished("R")], LATE, LATE),
     ("unfinished beside a positive", [graded("R", 2), unfinished("R")], 2, "EYE_POLICY"),
     ("unfinished is said first", [graded("R", 0), unusable("R", BAD), unfinished("R")], LATE, LATE),
+    ("an image that this bundle has not seen", [graded("R", 0), unseen("R")], LATE, LATE),
+    ("a stray image that this bundle has not seen", [graded("R", 0), unseen(None)], LATE, LATE),
     ("no validated camera, though graded", [unusable("R", CAMERA, 0)], CAMERA, CAMERA),
     ("no validated camera, though positive", [unusable("R", CAMERA, 4)], CAMERA, CAMERA),
     ("no validated camera beside a negative", [graded("R", 0), unusable("R", CAMERA, 0)], CAMERA, CAMERA),
@@ -124,7 +131,6 @@ def test_eyes_are_those_with_images_the_right_one_first() -> None:
         {"laterality": "B"},
         {"grade": None},
         {"referable": None},
-        {"grade": None, "referable": None},  # finished, yet neither result nor reason
     ],
 )
 def test_impossible_images_cannot_be_made(wrong: dict[str, object]) -> None:
@@ -142,7 +148,7 @@ def any_image(draw: st.DrawFn, sides: tuple[str | None, ...] = ("R", "L", None))
     if not draw(st.booleans()):
         return unfinished(side)
     grade = draw(st.none() | st.integers(0, 4))
-    code = draw(codes if grade is None else st.none() | codes)
+    code = draw(st.none() | codes)
     referable = None if grade is None else grade >= 2
     return ImageResult(
         side, True, grade, referable, draw(probabilities), draw(probabilities), draw(probabilities), code
