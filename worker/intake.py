@@ -8,6 +8,7 @@ without a row; neither was acknowledged, and start-up and sweep put both right.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import structlog
 
@@ -120,7 +121,10 @@ def store(
         SpoolFullError: The file could not be synced.
     """
     image = new_image(runtime, header, spooled, caller, dimse_priority)
-    committed = runtime.database.submit(intake.record, image, runtime.closing_policy)
+    policy = runtime.closing_policy
+    if caller is None:  # an adopted file: there is no association whose end could close its study
+        policy = replace(policy, close_on="quiet")
+    committed = runtime.database.submit(intake.record, image, policy)
     runtime.spool.sync(spooled)
     recorded = committed.result()
     if recorded.outcome is Outcome.UID_CONFLICT:

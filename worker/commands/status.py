@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import typer
@@ -63,6 +64,15 @@ def _show(report: dict[str, Any]) -> None:
         stdout.print(f"… and {more} more: see the view v_failures")
 
 
+def _readable(value: object) -> str:
+    """Show times to the second, and figures without a tail of digits."""
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%SZ")
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    return "" if value is None else str(value)
+
+
 def _remedy(code: object) -> str:
     known = REASONS.get(str(code))
     return "" if known is None else known.remedy
@@ -76,5 +86,5 @@ def _table(title: str, rows: list[dict[str, Any]], empty: str) -> None:
     for column in rows[0]:
         table.add_column(column.replace("_", " "), overflow="fold")
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*(_readable(value) for value in row.values()))
     stdout.print(table)
