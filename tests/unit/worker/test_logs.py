@@ -152,7 +152,7 @@ def test_a_sentence_in_place_of_an_event_name_is_not_written(stream: io.StringIO
 @pytest.mark.parametrize(
     "name", ["pydicom", "pynetdicom.acse", "sqlalchemy.engine", "celery.task", "alembic"]
 )
-def test_of_a_librarys_message_only_the_place_is_left(stream: io.StringIO, name: str) -> None:
+def test_of_a_library_message_only_the_place_is_left(stream: io.StringIO, name: str) -> None:
     logger = logging.getLogger(name)
     logger.warning("invalid value %r", PATIENT, extra={"patient": PATIENT}, stack_info=True)
     line = only_line(stream)
@@ -229,7 +229,7 @@ def sql_error() -> None:
         (sql_error, "sqlalchemy.exc.OperationalError", "sql_error"),
     ],
 )
-def test_a_librarys_exception_is_shown_by_kind_and_place(
+def test_a_library_exception_is_shown_by_kind_and_place(
     stream: io.StringIO, fail: Callable[[], None], kind: str, place: str
 ) -> None:
     try:

@@ -100,7 +100,7 @@ def test_without_a_file_everything_has_a_default(tmp_path: Path, monkeypatch: py
     assert not loaded.distributed
 
 
-def test_the_processs_own_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_the_process_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUNDUS_LOG__LEVEL", "debug")
     assert load_settings().log.level == "debug"
 
@@ -190,7 +190,7 @@ FIRST = "[[destination]] number 1"
         ("data_dri = 1", "data_dri is not a setting; did you mean data_dir?"),
         ("port = 1", "port is not a setting; did you mean [listener] port?"),
         ("[listener]\nprot = 1", "[listener] prot is not a setting; did you mean port?"),
-        ("[listner]\nport = 1", "listner is not a setting; did you mean listener?"),
+        ("[listen]\nport = 1", "listen is not a setting; did you mean listener?"),
         ("[log]\nzzz = 1", "[log] zzz is not a setting; known here: format, level"),
         ('[listener]\nport = "1"', f"[listener] port is a text; {NUMBER}; write it without quotes"),
         ("[listener]\nport = true", f"[listener] port is true or false; {NUMBER}"),
