@@ -7,7 +7,8 @@ content gives the same bytes on every machine. The report is preliminary, not ve
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import groupby
 
@@ -19,7 +20,7 @@ from dicom_io import codes
 from dicom_io.elements import uid
 from dicom_io.errors import ReportBuildError
 from dicom_io.report_content import Predecessor, ReportContent, ReportEye, ReportImage
-from dicom_io.report_header import patient_and_study, to_timezone, utc_offset
+from dicom_io.report_header import long_string, patient_and_study, to_timezone, utc_offset
 from dicom_io.report_text import render_text
 from dicom_io.report_tree import SOFTWARE_NAME, content_tree, device_uid
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -27,6 +28,8 @@ from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 __all__ = ["build_report", "render_text", "to_bytes"]
 
 SERIES_DESCRIPTION = "Diabetic retinopathy grading (research)"
+
+_UID = re.compile(r"(?=.{1,64}$)(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
 
 _SERIES, _INSTANCE, _CLASS, _STUDY = 0x0020000E, 0x00080018, 0x00080016, 0x0020000D
 
@@ -86,12 +89,12 @@ def _add_series(report: Dataset, content: ReportContent) -> None:
 
 def _add_equipment(report: Dataset, content: ReportContent) -> None:
     """Enhanced General Equipment module (PS3.3 C.7.5.2)."""
-    report.Manufacturer = content.algorithm.manufacturer
+    report.Manufacturer = long_string(content.algorithm.manufacturer)
     report.ManufacturerModelName = SOFTWARE_NAME
     report.DeviceSerialNumber = device_uid(content)
-    report.SoftwareVersions = content.software_version or "unknown"
+    report.SoftwareVersions = long_string(content.software_version) or "unknown"
     if content.institution_name:
-        report.InstitutionName = content.institution_name
+        report.InstitutionName = long_string(content.institution_name)
 
 
 def _add_document(report: Dataset, content: ReportContent, evidence: Sequence[Dataset]) -> None:
@@ -185,8 +188,13 @@ def _file_meta(content: ReportContent) -> FileMetaDataset:
 def _check(content: ReportContent, evidence: Sequence[Dataset]) -> None:
     if content.created_at.utcoffset() is None:
         raise ReportBuildError("created_at has no time zone")
+    for name in _uids(content):
+        if not _UID.fullmatch(name):
+            raise ReportBuildError("a UID of the report is not one (PS3.5 section 9.1)")
     if not content.images:
         raise ReportBuildError("a report without a photograph says nothing")
+    if not content.not_assessed:
+        raise ReportBuildError("a report must say what was not assessed")
     if len({eye.laterality for eye in content.eyes}) != len(content.eyes):
         raise ReportBuildError("one eye has two results")
     known = {(uid(ds, _CLASS), uid(ds, _INSTANCE)) for ds in evidence}
@@ -194,6 +202,12 @@ def _check(content: ReportContent, evidence: Sequence[Dataset]) -> None:
         _check_image(image, content, known)
     for eye in content.eyes:
         _check_eye(eye, content.images)
+
+
+def _uids(content: ReportContent) -> Iterator[str]:
+    yield from (content.sop_instance_uid, content.series_instance_uid, device_uid(content))
+    for earlier in content.predecessors:
+        yield from (earlier.study_instance_uid, *_member(earlier))
 
 
 def _check_image(image: ReportImage, content: ReportContent, known: set[tuple[str, str]]) -> None:
@@ -208,6 +222,9 @@ def _check_image(image: ReportImage, content: ReportContent, known: set[tuple[st
 
 
 def _check_eye(eye: ReportEye, images: Iterable[ReportImage]) -> None:
+    for value in (eye.referable_probability, eye.certainty, eye.quality):
+        if value is not None and not (math.isfinite(value) and 0 <= value <= 1):
+            raise ReportBuildError(f"eye {eye.laterality}: a probability is outside 0..1")
     if eye.grade is None:
         if not eye.reason_code or eye.referable is not None:
             raise ReportBuildError(f"eye {eye.laterality}: a withheld grade needs a reason and no verdict")
@@ -216,6 +233,3 @@ def _check_eye(eye: ReportEye, images: Iterable[ReportImage]) -> None:
         raise ReportBuildError(f"eye {eye.laterality}: grade, verdict and reason contradict each other")
     if not any(image.used and image.laterality is eye.laterality for image in images):
         raise ReportBuildError(f"eye {eye.laterality}: a grade needs a photograph")
-    for value in (eye.referable_probability, eye.certainty, eye.quality):
-        if value is not None and not (math.isfinite(value) and 0 <= value <= 1):
-            raise ReportBuildError(f"eye {eye.laterality}: a probability is outside 0..1")

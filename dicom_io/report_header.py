@@ -12,10 +12,10 @@ from datetime import datetime, timedelta, timezone
 from types import MappingProxyType
 
 from pydicom.dataset import Dataset
-from pydicom.tag import Tag
 
-from dicom_io.elements import items, texts, uid
+from dicom_io.elements import items, uid
 from dicom_io.errors import ReportBuildError
+from dicom_io.strict_text import strict_text
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffd\\]")
 _TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
@@ -129,6 +129,11 @@ def to_timezone(offset: str) -> timezone:
     return timezone(sign * timedelta(hours=int(offset[1:3]), minutes=int(offset[3:5])))
 
 
+def long_string(text: str) -> str:
+    """Return `text` as a legal LO: without control characters and backslashes, at most 64 characters."""
+    return _CONTROL.sub(" ", text).strip()[:64]
+
+
 def _is_offset(value: str) -> bool:
     return bool(_OFFSET.fullmatch(value)) and abs(to_timezone(value).utcoffset(None)) <= _MAXIMUM_OFFSET
 
@@ -141,11 +146,10 @@ def _single_study(evidence: Sequence[Dataset]) -> str:
 
 
 def _legal_values(evidence: Iterable[Dataset], keyword: str, legal: Callable[[str], bool]) -> Iterator[str]:
-    tag = Tag(keyword)
     for ds in evidence:
-        values = texts(ds, tag)
-        if len(values) == 1 and values[0] and legal(values[0]):
-            yield values[0]
+        value = strict_text(ds, keyword)
+        if value is not None and legal(value):
+            yield value
 
 
 def _accession_issuer(evidence: Sequence[Dataset]) -> Dataset | None:

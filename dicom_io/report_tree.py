@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -37,6 +38,7 @@ SIDE = {Laterality.RIGHT: "Right", Laterality.LEFT: "Left"}
 INTENDED_USE = "Research use only. Not a medical device. Not verified by a person."
 PARTIAL = "Some photographs had not been analysed when this report became due; a later report may replace it."
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _CONTAINS = RelationshipTypeValues.CONTAINS
 _CONCEPT_MODIFIER = RelationshipTypeValues.HAS_CONCEPT_MOD
 
@@ -104,10 +106,20 @@ def _eye_group(content: ReportContent, eye: ReportEye) -> MeasurementsAndQualita
         qualitative_evaluations=list(_evaluations(content, eye)),
         source_images=[_source_image(image) for image in images],
     )
-    children = group[0].ContentSequence
-    for statement in (_method(), *_eye_texts(eye)):
-        children.append(statement)
+    _insert_statements(group[0].ContentSequence, content, eye)
     return group
+
+
+def _insert_statements(children: ContentSequence, content: ReportContent, eye: ReportEye) -> None:
+    """Add what highdicom's template has no place for, around its rows, whose order is significant.
+
+    The words come first, right after the two tracking items; the method before the site (rows 5 and 6).
+    """
+    if eye.grade is not None:
+        site = next(place for place, item in enumerate(children) if isinstance(item, FindingSite))
+        children.insert(site, _method())
+    for place, statement in enumerate(_eye_texts(content, eye), start=2):
+        children.insert(place, statement)
 
 
 def _method() -> CodeContentItem:
@@ -173,9 +185,9 @@ def _source_image(image: ReportImage) -> SourceImageForMeasurementGroup:
     return reference
 
 
-def _eye_texts(eye: ReportEye) -> Iterator[TextContentItem]:
+def _eye_texts(content: ReportContent, eye: ReportEye) -> Iterator[TextContentItem]:
     """What a reader wants first, in words."""
-    yield _text(codes.CONCLUSION, conclusion(eye))
+    yield _text(codes.CONCLUSION, conclusion(content, eye))
     if eye.grade is None:
         yield _text(codes.WITHHELD, _reason(eye.reason_text, eye.reason_code))
     for flag in eye.flags:
@@ -187,7 +199,7 @@ def _statements(content: ReportContent) -> ContainerContentItem:
     container = ContainerContentItem(codes.QUALITATIVE_EVALUATIONS, relationship_type=_CONTAINS)
     children = ContentSequence()
     if not content.eyes:
-        children.extend(_algorithm(content.algorithm, ()))
+        children.extend(_contained(_algorithm(content.algorithm, ())))
         children.append(_text(codes.CONCLUSION, "No eye is reported: see the photographs below."))
     children.append(_text(codes.INTENDED_USE, INTENDED_USE))
     for subject in content.not_assessed:
@@ -201,11 +213,18 @@ def _statements(content: ReportContent) -> ContainerContentItem:
     return container
 
 
+def _contained(algorithm: AlgorithmIdentification) -> AlgorithmIdentification:
+    """Relate TID 4019 to Qualitative Evaluations: that container holds it, a group is modified by it."""
+    for item in algorithm:
+        item.RelationshipType = _CONTAINS.value
+    return algorithm
+
+
 def _image_not_reported(image: ReportImage) -> TextContentItem:
     """A photograph that no result rests on, with its side, camera and reason, and a reference to it."""
     side = "Side not known" if image.laterality is None else f"{SIDE[image.laterality]} eye"
     reason = _reason(image.reason_text, image.reason_code)
-    statement = _text(codes.NOT_REPORTED, f"{side}. {reason} {route_text(image)}")
+    statement = _text(codes.NOT_REPORTED, f"{side}. {reason} Camera: {route_text(image)}")
     reference = ImageContentItem(
         codes.SOURCE,
         image.sop_class_uid,
@@ -217,29 +236,30 @@ def _image_not_reported(image: ReportImage) -> TextContentItem:
     return statement
 
 
-def conclusion(eye: ReportEye) -> str:
-    """Return the eye's result in a sentence or two, for a reader without a manual."""
+def conclusion(content: ReportContent, eye: ReportEye) -> str:
+    """Return the eye's result in a few sentences, for a reader without a manual."""
     side = SIDE[eye.laterality]
     if eye.grade is None:
         return f"{side} eye: no diabetic retinopathy grade is stated."
-    severity = codes.SEVERITY[eye.grade].meaning
+    severity = codes.SEVERITY[eye.grade].meaning.lower()
     referable = "Referable" if eye.referable else "Not referable"
+    limits = ", ".join(subject[:1].lower() + subject[1:] for subject in content.not_assessed)
     return (
-        f"{side} eye: {severity.lower()} (ICDR grade {eye.grade} of 0 to 4). "
-        f"{referable} for diabetic retinopathy; see what was not assessed."
+        f"{side} eye: {severity} (ICDR grade {eye.grade} on the scale 0 to 4). "
+        f"{referable} for diabetic retinopathy. Not assessed: {limits}."
     )
 
 
 def route_text(image: ReportImage) -> str:
-    """Return how the photograph's camera was treated, in a sentence."""
-    camera = image.camera or "not known"
+    """Return which camera took the photograph and how it was treated, in a sentence."""
+    camera = image.camera or "camera not recognised"
     treatment = {
         "labelled": "the camera that the classifier was trained on, not adapted",
-        "adapter": f"adapted by {image.adapter} to the camera that the classifier was trained on",
+        "adapter": f"adapted (adapter {image.adapter}) to the camera that the classifier was trained on",
         "known": "known, but without a validated adapter; not adapted",
         "unknown": "not validated; not adapted",
     }
-    return f"Camera: {camera} ({treatment.get(image.route, image.route)})."
+    return f"{camera}: {treatment.get(image.route, image.route)}."
 
 
 def _reason(text: str | None, code: str | None) -> str:
@@ -248,4 +268,4 @@ def _reason(text: str | None, code: str | None) -> str:
 
 
 def _text(name: Code, value: str, relationship: RelationshipTypeValues = _CONTAINS) -> TextContentItem:
-    return TextContentItem(name, value, relationship)
+    return TextContentItem(name, _CONTROL.sub(" ", value), relationship)
