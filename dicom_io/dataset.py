@@ -58,8 +58,6 @@ class ParsedObject:
         if head[4:6] not in _LONG_VR:
             return head, int(struct.unpack(f"{order}H", head[6:])[0])
         extended = self.stream.read(4)
-        if len(extended) < 4:
-            return None
         return head + extended, int(struct.unpack(f"{order}L", extended)[0])
 
 
@@ -79,9 +77,11 @@ def parse_object(file: BinaryIO, tags: Collection[int]) -> ParsedObject:
         stream = _inflated(file) if syntax == DeflatedExplicitVRLittleEndian else file
         wanted: list[BaseTag | int] = [BaseTag(tag) for tag in tags]
         ds = read_dataset(stream, implicit, little, stop_when=_at_pixel_data, specific_tags=wanted)
-    except (UnreadableObjectError, OSError):
+    except UnreadableObjectError:
         raise
-    except Exception as error:  # the parser raises many types on damaged input
+    except Exception as error:  # the parser raises many types on damaged input, OSError among them
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the device failed, not the parser
         raise UnreadableObjectError(f"the data set cannot be parsed ({type(error).__name__})") from None
     return ParsedObject(ds, syntax or ImplicitVRLittleEndian, stream, implicit, little)
 
