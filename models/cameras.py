@@ -54,7 +54,7 @@ class SimulatedCamera:
         haze_colour: Colour of the veil, R, G, B in 0..1.
         rim_flare: Additional veil at the rim (corneal reflex), 0 to 1.
         read_noise: Standard deviation of the noise that does not depend on light, in full scale.
-        shot_noise: Standard deviation of the noise of a full-scale pixel that grows with √light, in full scale.
+        shot_noise: Standard deviation of the noise of a full-scale pixel; grows with √light.
         jpeg_quality: Quality of the stored JPEG (libjpeg scale), 1 to 100.
     """
 
@@ -176,7 +176,9 @@ def simulate(rgb: Uint8Image, camera: SimulatedCamera, seed: int) -> Uint8Image:
     radius_squared, across = _field_coordinates(rgb.shape, field)
     inside = np.clip((1.0 - np.sqrt(radius_squared)) * field.radius + 0.5, 0.0, 1.0)[..., None]
     light = rgb.astype(np.float32) / np.float32(255.0)
-    light *= ((1.0 - camera.vignetting * radius_squared) * (1.0 + camera.illumination_tilt * across))[..., None]
+    light *= ((1.0 - camera.vignetting * radius_squared) * (1.0 + camera.illumination_tilt * across))[
+        ..., None
+    ]
     light = _optics(light, camera, 2.0 * field.radius)
     veil = inside * (camera.haze + camera.rim_flare * radius_squared[..., None] ** 4)
     light = light * (1.0 - veil) + veil * np.asarray(camera.haze_colour, np.float32)
@@ -212,7 +214,9 @@ def _optics(light: FloatImage, camera: SimulatedCamera, diameter: float) -> Floa
     if 0 < camera.resolution_px < diameter:
         height, width = light.shape[:2]
         scale = camera.resolution_px / diameter
-        coarse = cv2.resize(light, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
+        coarse = cv2.resize(
+            light, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA
+        )
         light = np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
     return light
 
@@ -228,4 +232,6 @@ def _compress(rgb: Uint8Image, quality: int) -> Uint8Image:
     if not done:
         raise RuntimeError("OpenCV could not compress the picture")
     decoded = cv2.imdecode(stream, cv2.IMREAD_COLOR)
+    if decoded is None:
+        raise RuntimeError("OpenCV could not read back what it compressed")
     return np.ascontiguousarray(decoded[:, :, ::-1], dtype=np.uint8)

@@ -188,7 +188,8 @@ def _free_rim(region: npt.NDArray[np.bool_]) -> FloatArray:
     points = np.asarray(contours[0], dtype=np.float64).reshape(-1, 2)
     height, width = region.shape
     free = (points > 2).all(axis=1) & (points[:, 0] < width - 3) & (points[:, 1] < height - 3)
-    return points[free]
+    rim: FloatArray = points[free]
+    return rim
 
 
 def _consensus_circle(rim: FloatArray) -> _Circle | None:
@@ -201,7 +202,9 @@ def _consensus_circle(rim: FloatArray) -> _Circle | None:
         return None
     centres, radii = centres[valid], radii[valid]
     distance = np.linalg.norm(rim[None] - centres[:, None], axis=2)
-    votes = (np.abs(distance - radii[:, None]) < np.maximum(1.0, _INLIER_TOLERANCE * radii)[:, None]).sum(axis=1)
+    votes = (np.abs(distance - radii[:, None]) < np.maximum(1.0, _INLIER_TOLERANCE * radii)[:, None]).sum(
+        axis=1
+    )
     best = int(votes.argmax())
     x, y, radius = float(centres[best, 0]), float(centres[best, 1]), float(radii[best])
     for _ in range(3):
@@ -213,14 +216,17 @@ def _consensus_circle(rim: FloatArray) -> _Circle | None:
 
 
 def _circles_through(triples: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Circles through triples of points, (N, 3, 2) to centres (N, 2) and radii (N,); collinear ones give inf."""
+    """Circles through triples of points, (N, 3, 2) to centres (N, 2) and radii (N,); collinear: nan."""
     origin = triples[:, 0]
     first, second = triples[:, 1] - origin, triples[:, 2] - origin
     cross = 2.0 * (first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0])
     safe = np.where(np.abs(cross) < 1e-6, np.nan, cross)
     a, b = (first**2).sum(axis=1), (second**2).sum(axis=1)
-    offset = np.stack([second[:, 1] * a - first[:, 1] * b, first[:, 0] * b - second[:, 0] * a], 1) / safe[:, None]
-    return origin + offset, np.linalg.norm(offset, axis=1)
+    offset = (
+        np.stack([second[:, 1] * a - first[:, 1] * b, first[:, 0] * b - second[:, 0] * a], 1) / safe[:, None]
+    )
+    centres: FloatArray = origin + offset
+    return centres, np.linalg.norm(offset, axis=1)
 
 
 def _supporters(rim: FloatArray, x: float, y: float, radius: float) -> npt.NDArray[np.bool_]:

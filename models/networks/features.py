@@ -72,7 +72,7 @@ class LocalContrast(nn.Module):
 
     @staticmethod
     def contrast(rgb: Tensor, background: Tensor, mask: Tensor) -> Tensor:
-        """Clipped difference to the background, zero outside the field; all at one scale, 0..1 in, −2..2 out."""
+        """Clipped difference to the background, zero outside the field; 0..1 in, −2..2 out."""
         return ((rgb - background) * (255.0 / 32.0)).clamp(-2.0, 2.0) * mask
 
     def forward(self, rgb: Tensor, mask: Tensor) -> Tensor:
@@ -89,7 +89,11 @@ class _Block(nn.Sequential):
         layers: list[nn.Module] = []
         for index in range(convolutions):
             width = inputs if index == 0 else outputs
-            layers += [nn.Conv2d(width, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+            layers += [
+                nn.Conv2d(width, outputs, 3, padding=1, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+            ]
         super().__init__(*layers)
 
 

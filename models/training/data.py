@@ -1,4 +1,4 @@
-"""Photographs, grades and lesion masks from folders and CSV files, and a split that keeps look-alikes together."""
+"""Photographs, grades and lesion masks from folders and CSV files, and a split by look-alikes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def read_rgb(path: Path) -> Uint8Image:
 
 
 def read_grades(labels: Path) -> dict[str, int]:
-    """Read ``name, grade`` from the first two columns of a CSV file with a header line; further ones are ignored.
+    """Read ``name, grade`` from the first two columns of a CSV file with a header line; the rest is ignored.
 
     Raises:
         DataError: A grade is not 0 to 4, or the file holds no row.
@@ -116,7 +116,9 @@ def read_lesions(folder: Path) -> list[LesionPhotograph]:
     return found
 
 
-def lesion_masks(photograph: LesionPhotograph, field_of_view: FieldOfView, size: int) -> npt.NDArray[np.float32]:
+def lesion_masks(
+    photograph: LesionPhotograph, field_of_view: FieldOfView, size: int
+) -> npt.NDArray[np.float32]:
     """Masks in the geometry of ``models.preprocess.prepare``.
 
     Returns:
@@ -138,7 +140,7 @@ def lesion_masks(photograph: LesionPhotograph, field_of_view: FieldOfView, size:
 
 
 def signature(tensor: Uint8Image, side: int = 64) -> npt.NDArray[np.float32]:
-    """Perceptual signature of a prepared photograph: its vessels and lesions, whatever its colour and exposure.
+    """Perceptual signature of a prepared photograph: vessels and lesions, whatever the colour and exposure.
 
     Returns:
         float32 (side, side), zero mean and unit norm: local contrast of the green channel inside the field.
@@ -236,3 +238,22 @@ def prepare_all(paths: Sequence[Path], size: int) -> npt.NDArray[np.uint8]:
     for index, path in enumerate(paths):
         tensors[index] = prepare(read_rgb(path), size).tensor
     return tensors
+
+
+def halves(names: Sequence[str], groups: Sequence[int], seed: int) -> tuple[list[str], list[str]]:
+    """Divide photographs into first-style and second-style ones, whole groups at a time.
+
+    An adapter must never see one eye in both styles: it would be a pair. As in ``split``, the place of
+    a group follows from a hash of its first name.
+
+    Returns:
+        Names of the first and of the second half, about equally many.
+    """
+    first_name = {
+        group: min(n for n, g in zip(names, groups, strict=True) if g == group) for group in set(groups)
+    }
+    sides: tuple[list[str], list[str]] = ([], [])
+    for name, group in zip(names, groups, strict=True):
+        digest = hashlib.sha256(f"style:{seed}:{first_name[group]}".encode()).digest()
+        sides[digest[0] % 2].append(name)
+    return sides

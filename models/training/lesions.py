@@ -86,14 +86,17 @@ class PatchSampler:
         ]
         self._anywhere = [np.argwhere(inside[::4, ::4]) * 4 for inside in lesions.inside]
         self._holders = [
-            [index for index, kinds in enumerate(self._places) if len(kinds[kind])] for kind in range(LESION_CHANNELS)
+            [index for index, kinds in enumerate(self._places) if len(kinds[kind])]
+            for kind in range(LESION_CHANNELS)
         ]
 
     def draw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """One batch: contrast float32 (B, 3, p, p) and masks float32 (B, 5, p, p) in 0..1."""
         pairs = [self._patch(rng) for _ in range(self._config.batch)]
         contrast = np.stack([pair[0] for pair in pairs]).astype(np.float32) / 63.0
-        gain = rng.uniform(1 - self._config.contrast_jitter, 1 + self._config.contrast_jitter, (len(pairs), 1, 1, 1))
+        gain = rng.uniform(
+            1 - self._config.contrast_jitter, 1 + self._config.contrast_jitter, (len(pairs), 1, 1, 1)
+        )
         masks = np.stack([pair[1] for pair in pairs]).astype(np.float32) / 255.0
         return torch.from_numpy(np.clip(contrast * gain.astype(np.float32), -2, 2)), torch.from_numpy(masks)
 
@@ -120,7 +123,9 @@ class PatchSampler:
         return picture, self._anywhere[picture]
 
 
-def train_trunk(lesions: LesionSet, config: LesionConfig, checkpoint: Path, progress: Progress) -> LesionTrunk:
+def train_trunk(
+    lesions: LesionSet, config: LesionConfig, checkpoint: Path, progress: Progress
+) -> LesionTrunk:
     """Train the trunk, resuming from ``checkpoint`` where a killed run left it.
 
     Each step draws from a generator seeded by (seed, step), so a resumed run sees the same patches.
@@ -146,7 +151,7 @@ def train_trunk(lesions: LesionSet, config: LesionConfig, checkpoint: Path, prog
         contrast, masks = sampler.draw(np.random.default_rng((config.seed, step)))
         loss = lesion_loss(trunk(contrast)[0], masks, weight)
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimiser.step()
         schedule.step()
         progress("lesions", step + 1, config.steps, {"loss": loss.item()})

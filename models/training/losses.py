@@ -36,7 +36,9 @@ def discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor
 
     Mao et al. 2017, eq. 2 with a = 0, b = c = 1; averaged over the discriminator's score maps.
     """
-    terms = [0.5 * (r - 1.0).square().mean() + 0.5 * f.square().mean() for r, f in zip(real, fake, strict=True)]
+    terms = [
+        0.5 * (r - 1.0).square().mean() + 0.5 * f.square().mean() for r, f in zip(real, fake, strict=True)
+    ]
     return torch.stack(terms).mean()
 
 

@@ -1,0 +1,156 @@
+"""The residual generator: x̂2 = x1 + r12(x1), of convolution and pooling layers (CN111753908A, claim 1).
+
+Forms of the residual, by configuration:
+
+- ``additive``: r(x) = b(p), smooth maps predicted from the reduced picture p;
+- ``affine`` (recommended): r(x) = A(p)·x + b(p) + s(p)·(x − g*x), where A is 3×3 per place, b a colour
+  offset and s the gain of the high pass (sharpening where positive, smoothing where negative). Still a
+  residual: all coefficients are 0 at the start, where the generator is the identity.
+
+The coefficient maps are predicted at reduced resolution and applied at full resolution, so that detail is
+kept, the cost hardly depends on S, and there is little room to invent content.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.networks.features import gaussian_kernel, split_rgba
+
+FORMS = ("affine", "additive")
+_AFFINE, _OFFSET, _SHARPNESS = 9, 3, 1
+
+
+class ResidualGenerator(nn.Module):
+    """U-Net on the reduced picture that predicts the residual's coefficient maps.
+
+    Args:
+        form: ``affine`` or ``additive``.
+        reduced: Side in px of the reduced picture p, a multiple of 16.
+        widths: Channels of the four levels.
+    """
+
+    kernel: Tensor
+
+    def __init__(
+        self, form: str = "affine", reduced: int = 128, widths: tuple[int, int, int, int] = (12, 24, 32, 48)
+    ) -> None:
+        super().__init__()
+        if form not in FORMS:
+            raise ValueError(f"form {form!r} is none of {', '.join(FORMS)}")
+        self.form, self.reduced = form, reduced
+        first, second, third, fourth = widths
+        self.down1 = _level(4, first)
+        self.down2 = _level(first, second)
+        self.down3 = _level(second, third)
+        self.down4 = _level(third, fourth)
+        self.up3 = _level(fourth + third, third)
+        self.up2 = _level(third + second, second)
+        outputs = _OFFSET if form == "additive" else _AFFINE + _OFFSET + _SHARPNESS
+        self.last = nn.Conv2d(second, outputs, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]  # a Conv2d with bias has one
+        self.register_buffer("kernel", gaussian_kernel(1.0).expand(3, 1, -1, -1).clone(), persistent=False)
+
+    def coefficients(self, reduced: Tensor, mask: Tensor) -> Tensor:
+        """Predict the coefficient maps.
+
+        Args:
+            reduced: RGB of the reduced picture, float32 (N, 3, p, p), 0..1, 0 outside the field.
+            mask: The field's mask, float32 (N, 1, p, p), 0..1.
+
+        Returns:
+            float32 (N, 13 or 3, p/2, p/2): A (9, by column: what red,
+            green and blue add to each channel), b (3), s (1); or b alone.
+        """
+        level1 = self.down1(torch.cat([reduced - 0.5 * mask, mask], 1))
+        level2 = self.down2(functional.avg_pool2d(level1, 2))
+        level3 = self.down3(functional.avg_pool2d(level2, 2))
+        level4 = self.down4(functional.avg_pool2d(level3, 2))
+        merged = self.up3(torch.cat([_double(level4), level3], 1))
+        merged = self.up2(torch.cat([_double(merged), level2], 1))
+        found: Tensor = self.last(merged)
+        return found
+
+    def residual(self, rgb: Tensor, coefficients: Tensor, mask: Tensor, *, full_scale: bool = True) -> Tensor:
+        """r(x) from coefficients already at the picture's resolution.
+
+        On a picture reduced by pooling, leave the high pass out (``full_scale=False``): it has hardly any
+        mean, so it pools to nothing, and the affine part commutes with pooling where its maps are smooth.
+
+        Args:
+            rgb: x, float32 (N, 3, H, W), 0..1.
+            coefficients: float32 (N, 13 or 3, H, W).
+            mask: float32 (N, 1, H, W); the residual is 0 outside the field.
+            full_scale: Whether ``rgb`` has the resolution at which the adapter will run.
+
+        Returns:
+            float32 (N, 3, H, W).
+        """
+        if self.form == "additive":
+            return coefficients * mask
+        parts = torch.split_with_sizes(coefficients, [3, 3, 3, _OFFSET, _SHARPNESS], 1)
+        by_red, by_green, by_blue, offset, sharpness = parts
+        affine: Tensor = by_red * rgb[:, :1] + by_green * rgb[:, 1:2] + by_blue * rgb[:, 2:] + offset
+        if full_scale:
+            affine = affine + sharpness * self.high_pass(rgb, mask)
+        return affine * mask
+
+    def high_pass(self, rgb: Tensor, mask: Tensor) -> Tensor:
+        """X − g*x with a Gaussian of 1 px over pixels of the field only, float32 (N, 3, H, W)."""
+        reach = self.kernel.shape[-1] // 2
+        blurred = functional.conv2d(rgb * mask, self.kernel, padding=reach, groups=3)
+        weight = functional.conv2d(mask, self.kernel[:1], padding=reach)
+        return (rgb - blurred / weight.clamp_min(1e-3)) * mask
+
+    def forward(self, rgb: Tensor, mask: Tensor) -> Tensor:
+        """Residual r(x) of a picture at full scale, float32 (N, 3, S, S); not clamped.
+
+        Args:
+            rgb: x, float32 (N, 3, S, S), 0..1, S a multiple of the reduced side.
+            mask: float32 (N, 1, S, S).
+        """
+        factor = rgb.shape[-1] // self.reduced
+        small = functional.avg_pool2d(rgb * mask, factor) if factor > 1 else rgb * mask
+        small_mask = functional.avg_pool2d(mask, factor) if factor > 1 else mask
+        low = self.coefficients(small, small_mask)
+        return self.residual(rgb, enlarge(low, rgb.shape[-1] // low.shape[-1]), mask)
+
+
+class Adapter(nn.Module):
+    """The exported graph: x̂2 = clamp(x1 + r12(x1)) as uint8, alpha untouched. Clamping is done here only.
+
+    Args:
+        generator: G12 from the camera to the labelled one.
+    """
+
+    def __init__(self, generator: ResidualGenerator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Translate uint8 (N, S, S, 4) to uint8 (N, S, S, 4)."""
+        rgb, mask = split_rgba(image)
+        adapted = (rgb + self.generator(rgb, mask)).clamp(0.0, 1.0) * mask
+        colours = (adapted * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1)
+        return torch.cat([colours, image[..., 3:]], 3)
+
+
+def enlarge(low: Tensor, factor: int) -> Tensor:
+    """Enlarge smooth maps, bilinear."""
+    return functional.interpolate(low, scale_factor=float(factor), mode="bilinear", align_corners=False)
+
+
+def _level(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(outputs, outputs, 3, padding=1),
+        nn.LeakyReLU(0.2),
+    )
+
+
+def _double(maps: Tensor) -> Tensor:
+    return functional.interpolate(maps, scale_factor=2.0, mode="nearest")

@@ -1,0 +1,183 @@
+"""Fit the ordinal head on lesion summaries, calibrate it and choose its thresholds, all out of fold."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.networks.classifier import OrdinalHead
+from models.training.losses import ordinal_loss
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+REFERABLE = 2
+"""Lowest grade that is referable (ICDR 2, moderate non-proliferative retinopathy)."""
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """How the head is fitted.
+
+    Attributes:
+        folds: Folds of the cross-validation; look-alikes stay in one fold.
+        penalties: Ridge penalties tried; the lowest out-of-fold loss wins.
+        sensitivity: Sensitivity for referable disease that the referable threshold reaches out of fold.
+        seed: Seed of the folds.
+    """
+
+    folds: int = 5
+    penalties: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3)
+    sensitivity: float = 0.9
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """The head, its thresholds on cumulative probabilities (k = 1..4), and what was measured out of fold."""
+
+    head: OrdinalHead
+    thresholds: tuple[float, float, float, float]
+    out_of_fold: dict[str, float]
+
+
+class _ProportionalOdds(nn.Module):
+    """Trainable twin of ``OrdinalHead`` in float64; ascending cuts by construction."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(features, dtype=torch.float64))
+        self.first = nn.Parameter(torch.tensor(-1.0, dtype=torch.float64))
+        self.steps = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+
+    def cuts(self) -> Tensor:
+        return torch.cat([self.first[None], self.first + functional.softplus(self.steps).cumsum(0)])
+
+
+def fit_weights(features: FloatArray, grades: IntArray, penalty: float) -> FloatArray:
+    """Weights of the score by ridge-penalised maximum likelihood of the proportional-odds model.
+
+    Args:
+        features: Standardised, float64 (N, F).
+        grades: int64 (N,), 0 to 4.
+        penalty: Factor of the squared norm of the weights.
+
+    Returns:
+        float64 (F,).
+    """
+    return _fit(features, grades, penalty)[0]
+
+
+def fit_calibration(scores: FloatArray, grades: IntArray) -> tuple[float, FloatArray]:
+    """Slope and cut points of P(grade ≥ k) = σ(slope·score − cut_k), from scores the weights did not see."""
+    weight, cuts = _fit(scores[:, None], grades, 0.0)
+    return float(weight[0]), cuts
+
+
+def _fit(features: FloatArray, grades: IntArray, penalty: float) -> tuple[FloatArray, FloatArray]:
+    inputs, targets = torch.from_numpy(features), torch.from_numpy(grades)
+    model = _ProportionalOdds(features.shape[1])
+    optimiser = torch.optim.LBFGS(model.parameters(), max_iter=300, line_search_fn="strong_wolfe")
+
+    def closure() -> float:
+        optimiser.zero_grad()
+        loss = (
+            ordinal_loss(inputs @ model.weight, model.cuts(), targets) + penalty * model.weight.square().sum()
+        )
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return loss.item()
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return model.weight.detach().numpy(), model.cuts().detach().numpy()
+
+
+def out_of_fold_scores(
+    features: FloatArray, grades: IntArray, groups: Sequence[int], penalty: float, config: HeadConfig
+) -> FloatArray:
+    """Score of each photograph by weights fitted on the other folds, float64 (N,)."""
+    scores = np.empty(len(grades))
+    folds = StratifiedGroupKFold(config.folds, shuffle=True, random_state=config.seed)
+    for seen, unseen in folds.split(features, grades, np.asarray(groups)):
+        mean, scale = _moments(features[seen])
+        weights = fit_weights((features[seen] - mean) / scale, grades[seen], penalty)
+        scores[unseen] = (features[unseen] - mean) / scale @ weights
+    return scores
+
+
+def fit_head(features: FloatArray, grades: IntArray, groups: Sequence[int], config: HeadConfig) -> FittedHead:
+    """Fit weights on all photographs given; penalty, calibration and thresholds on out-of-fold scores.
+
+    Args:
+        features: float64 (N, F) of training and validation photographs; never of the held-out test.
+        grades: int64 (N,).
+        groups: Look-alike group of each photograph.
+        config: Settings.
+    """
+    trials = {
+        penalty: out_of_fold_scores(features, grades, groups, penalty, config) for penalty in config.penalties
+    }
+    losses = {penalty: _calibrated_loss(scores, grades) for penalty, scores in trials.items()}
+    penalty = min(losses, key=lambda trial: losses[trial])
+    scores = trials[penalty]
+    slope, cuts = fit_calibration(scores, grades)
+    mean, scale = _moments(features)
+    head = OrdinalHead(features.shape[1])
+    head.mean.copy_(torch.from_numpy(mean))
+    head.scale.copy_(torch.from_numpy(scale))
+    head.weight.copy_(torch.from_numpy(fit_weights((features - mean) / scale, grades, penalty)))
+    head.slope.fill_(slope)
+    head.cuts.copy_(torch.from_numpy(cuts))
+    levels = choose_levels(scores, grades, config.sensitivity)
+    thresholds = [
+        float(1.0 / (1.0 + np.exp(cut - slope * level))) for cut, level in zip(cuts, levels, strict=True)
+    ]
+    referable, stated = grades >= REFERABLE, np.searchsorted(levels, scores, side="right")
+    figures = {
+        "penalty": penalty,
+        "auc_referable": float(roc_auc_score(referable, scores)),
+        "sensitivity": float((scores[referable] >= levels[1]).mean()),
+        "specificity": float((scores[~referable] < levels[1]).mean()),
+        "quadratic_kappa": float(cohen_kappa_score(grades, stated, weights="quadratic")),
+    }
+    return FittedHead(head, (thresholds[0], thresholds[1], thresholds[2], thresholds[3]), figures)
+
+
+def choose_levels(scores: FloatArray, grades: IntArray, sensitivity: float) -> FloatArray:
+    """Ascending levels of the score at which grade ≥ 1..4 is stated, float64 (4,).
+
+    The second is the highest one that reaches ``sensitivity`` for referable disease; the others maximise the
+    quadratic kappa around it. As they ascend, referable ⇔ stated grade ≥ 2.
+    """
+    referable = np.sort(scores[grades >= REFERABLE])
+    second = float(referable[int(np.floor((1.0 - sensitivity) * len(referable)))])
+    candidates = np.unique(np.quantile(scores, np.linspace(0.02, 0.98, 49)))
+    below, above = candidates[candidates <= second], candidates[candidates >= second]
+    best, found = -2.0, np.full(4, second)
+    for first in [*below, second]:
+        for third, fourth in itertools.combinations_with_replacement(above, 2):
+            levels = np.array([first, second, third, fourth])
+            kappa = cohen_kappa_score(
+                grades, np.searchsorted(levels, scores, side="right"), weights="quadratic"
+            )
+            if kappa > best:
+                best, found = float(kappa), levels
+    return found
+
+
+def _calibrated_loss(scores: FloatArray, grades: IntArray) -> float:
+    slope, cuts = fit_calibration(scores, grades)
+    return float(
+        ordinal_loss(torch.from_numpy(slope * scores), torch.from_numpy(cuts), torch.from_numpy(grades))
+    )
+
+
+def _moments(features: FloatArray) -> tuple[FloatArray, FloatArray]:
+    return features.mean(axis=0), np.maximum(features.std(axis=0), 1e-3)

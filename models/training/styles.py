@@ -1,0 +1,162 @@
+"""Pictures of one style at the two scales that adapter training looks at, and their translation.
+
+The whole picture is seen reduced (128 px): colour, illumination, haze. A crop is seen at full resolution:
+sharpness, noise, lesions. Coefficient maps come from the reduced picture and are applied to both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from models.networks.features import LesionTrunk, LocalContrast, split_rgba
+from models.networks.generator import ResidualGenerator, enlarge
+
+_CELL = 8
+"""Full-resolution px per cell of the coefficient maps and of the contrast's background at S = 512."""
+
+
+@dataclass(frozen=True)
+class StyleBatch:
+    """Pictures of one style.
+
+    Attributes:
+        reduced: RGB float32 (N, 3, p, p), 0..1, 0 outside the field.
+        reduced_mask: float32 (N, 1, p, p), 0..1.
+        crop: RGB at full resolution, float32 (N, 3, c, c).
+        crop_mask: float32 (N, 1, c, c).
+        top: Row of the crop in the full picture, a multiple of 8, at least 8.
+        left: Column of the crop, likewise.
+    """
+
+    reduced: Tensor
+    reduced_mask: Tensor
+    crop: Tensor
+    crop_mask: Tensor
+    top: int
+    left: int
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A translated batch: the pictures, r at both scales, and what a discriminator sees of it."""
+
+    batch: StyleBatch
+    residuals: tuple[Tensor, Tensor]
+    views: tuple[Tensor, Tensor | None]
+
+    @property
+    def detached(self) -> list[Tensor | None]:
+        """The views without gradient, for the discriminators' step."""
+        return [None if view is None else view.detach() for view in self.views]
+
+
+class StyleSampler:
+    """Draws batches of one style with mirrored pictures and one crop window a batch.
+
+    Args:
+        pictures: uint8 (N, S, S, 4).
+        reduced: Side of the reduced pictures.
+        crop: Side of the crops.
+    """
+
+    def __init__(self, pictures: npt.NDArray[np.uint8], reduced: int, crop: int) -> None:
+        self._pictures, self._crop = pictures, crop
+        # Reduced once: float32 (N, 4, p, p), RGB already 0 outside the field, and the mask.
+        self._reduced = torch.cat([_reduce(picture[None], reduced) for picture in pictures])
+
+    def draw(self, rng: np.random.Generator, batch: int) -> StyleBatch:
+        """A batch of ``batch`` pictures."""
+        chosen = rng.integers(0, len(self._pictures), batch)
+        size = self._pictures.shape[1]
+        cells = (size - self._crop) // _CELL
+        top, left = (int(value) * _CELL for value in rng.integers(1, max(2, cells), 2))
+        flips = tuple(axis for axis in (1, 2) if rng.integers(2))
+        crop, crop_mask = split_rgba(torch.from_numpy(self._crops(chosen, flips, top, left)))
+        small = self._reduced[torch.from_numpy(chosen)].flip([axis + 1 for axis in flips])
+        return StyleBatch(small[:, :3], small[:, 3:], crop * crop_mask, crop_mask, top, left)
+
+    def _crops(
+        self, chosen: npt.NDArray[np.int64], flips: tuple[int, ...], top: int, left: int
+    ) -> npt.NDArray[np.uint8]:
+        """The window of the mirrored pictures, uint8 (N, c, c, 4)."""
+        size, side = self._pictures.shape[1], self._crop
+        row = size - top - side if 1 in flips else top
+        column = size - left - side if 2 in flips else left
+        window = self._pictures[chosen, row : row + side, column : column + side]
+        return np.ascontiguousarray(np.flip(window, flips))
+
+
+def _reduce(pictures: npt.NDArray[np.uint8], reduced: int) -> Tensor:
+    rgb, mask = split_rgba(torch.from_numpy(np.ascontiguousarray(pictures)))
+    factor = rgb.shape[-1] // reduced
+    return functional.avg_pool2d(torch.cat([rgb * mask, mask], 1), factor)
+
+
+class Translator:
+    """Applies generators at both scales and computes the task's features of the result.
+
+    Args:
+        trunk: Feature extractor.
+        size: Side S of the full pictures.
+        features: Whether features are wanted at all.
+    """
+
+    def __init__(self, trunk: LesionTrunk, size: int, features: bool) -> None:
+        self._trunk, self._size, self._features = trunk, size, features
+        self._contrast = LocalContrast(size)
+
+    @staticmethod
+    def feature_channels(trunk: LesionTrunk) -> int:
+        """Channels of ``task_features``."""
+        with torch.inference_mode():
+            return sum(level.shape[1] for level in trunk.encode(torch.zeros(1, 3, 16, 16))[:3])
+
+    def residuals(self, generator: ResidualGenerator, batch: StyleBatch) -> tuple[Tensor, Tensor]:
+        """r(x) on the reduced picture and on the crop."""
+        low = generator.coefficients(batch.reduced, batch.reduced_mask)
+        at_reduced = enlarge(low, batch.reduced.shape[-1] // low.shape[-1])
+        reduced = generator.residual(batch.reduced, at_reduced, batch.reduced_mask, full_scale=False)
+        at_crop = self._window(low, batch)
+        return reduced, generator.residual(batch.crop, at_crop, batch.crop_mask)
+
+    def translate(self, generator: ResidualGenerator, batch: StyleBatch) -> Translation:
+        """x̂ = x + r(x) at both scales, not clamped."""
+        reduced, crop = self.residuals(generator, batch)
+        moved = StyleBatch(
+            batch.reduced + reduced,
+            batch.reduced_mask,
+            batch.crop + crop,
+            batch.crop_mask,
+            batch.top,
+            batch.left,
+        )
+        return Translation(moved, (reduced, crop), self.views(moved))
+
+    def views(self, batch: StyleBatch) -> tuple[Tensor, Tensor | None]:
+        """What a discriminator sees: the reduced picture, and the task's features of the crop."""
+        return batch.reduced, self.task_features(batch) if self._features else None
+
+    def task_features(self, batch: StyleBatch) -> Tensor:
+        """The trunk's first three levels on the crop's local contrast, float32 (N, C, c/4, c/4)."""
+        factor = batch.reduced.shape[-1] * _CELL // self._size
+        pooled = functional.avg_pool2d(batch.reduced, factor)
+        low = self._contrast.background(pooled, functional.avg_pool2d(batch.reduced_mask, factor))
+        contrast = self._contrast.contrast(batch.crop, self._window(low, batch), batch.crop_mask)
+        level1, level2, level3, _ = self._trunk.encode(contrast)
+        return torch.cat([functional.avg_pool2d(level1, 4), functional.avg_pool2d(level2, 2), level3], 1)
+
+    def _window(self, low: Tensor, batch: StyleBatch) -> Tensor:
+        """The part of smooth maps that covers the crop, at full resolution."""
+        cell = self._size // low.shape[-1]
+        side = batch.crop.shape[-1]
+        if batch.top % cell or batch.left % cell or side % cell:
+            return enlarge(low, cell)[:, :, batch.top : batch.top + side, batch.left : batch.left + side]
+        row, column, cells = batch.top // cell, batch.left // cell, side // cell
+        margin = low[:, :, row - 1 : row + cells + 1, column - 1 : column + cells + 1]
+        return enlarge(margin, cell)[:, :, cell : cell + side, cell : cell + side]
