@@ -18,7 +18,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from worker.database import reading
 from worker.errors import DatabaseUnreachableError
@@ -29,6 +30,11 @@ R = TypeVar("R")
 _Work = tuple[Callable[[Connection], Any], "Future[Any]"]
 _GROUP_LIMIT = 256
 """Functions a group commit takes at most, so that the first of them does not wait for ever."""
+_UNREACHABLE = (OperationalError, InterfaceError, PoolTimeoutError)
+"""A cut or refused connection, a lock or a pool's connection that was not had in time."""
+_ROLLED_BACK_FOR_OTHERS = frozenset({"40P01", "40001"})
+"""SQLSTATE of a deadlock and of a serialisation failure: the same transaction succeeds when it is run again."""
+_RUNS = 4
 
 
 class Database:
@@ -81,7 +87,7 @@ class Database:
         try:
             with self._reading.connect() as connection:
                 return work(connection, *args, **kwargs)
-        except OperationalError as error:
+        except _UNREACHABLE as error:
             raise DatabaseUnreachableError(_advice(error)) from error
 
     def close(self) -> None:
@@ -115,14 +121,26 @@ class Database:
 
 def _run_alone(engine: Engine, call: Callable[[Connection], Any], future: Future[Any]) -> None:
     try:
-        with engine.begin() as connection:
-            result = call(connection)
-    except OperationalError as error:
+        result = _run_until_undisturbed(engine, call)
+    except _UNREACHABLE as error:
         future.set_exception(DatabaseUnreachableError(_advice(error)))
     except Exception as error:  # handed to the caller, who waits on it
         future.set_exception(error)
     else:
         future.set_result(result)
+
+
+def _run_until_undisturbed(engine: Engine, call: Callable[[Connection], Any]) -> Any:
+    """Run the transaction; again when the server rolled it back to let another one through."""
+    for _ in range(_RUNS - 1):
+        try:
+            with engine.begin() as connection:
+                return call(connection)
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) not in _ROLLED_BACK_FOR_OTHERS:
+                raise
+    with engine.begin() as connection:
+        return call(connection)
 
 
 def _run_group(engine: Engine, first: _Work, take: Callable[[], _Work | None]) -> None:
@@ -137,7 +155,7 @@ def _run_group(engine: Engine, first: _Work, take: Callable[[], _Work | None]) -
                 _run_in_savepoint(connection, work, results)
                 work = take() if len(taken) < _GROUP_LIMIT else None
     except Exception as error:  # the transaction failed: everybody in it learns so
-        cause = DatabaseUnreachableError(_advice(error)) if isinstance(error, OperationalError) else error
+        cause = DatabaseUnreachableError(_advice(error)) if isinstance(error, _UNREACHABLE) else error
         for future in taken:
             if not future.done():
                 future.set_exception(cause)
@@ -152,7 +170,7 @@ def _run_in_savepoint(connection: Connection, work: _Work, results: dict[Future[
     try:
         with connection.begin_nested():
             results[future] = call(connection)
-    except OperationalError:
+    except _UNREACHABLE:
         raise
     except Exception as error:  # handed to the caller, who waits on it
         future.set_exception(error)
