@@ -125,9 +125,12 @@ def _sqlite_now(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
 
 @compiles(db_now, "postgresql")
 def _postgresql_now(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
-    """`clock_timestamp` moves within a transaction, as SQLite's 'now' does between statements."""
+    """The statement's moment: it moves within a transaction, as SQLite's 'now' does between statements.
+
+    `clock_timestamp` would move within a statement too, so a comparison with it cannot use an index.
+    """
     offset = compiler.process(element.clauses, **kw)
-    return f"(clock_timestamp() + make_interval(secs => {offset}))"
+    return f"(statement_timestamp() + make_interval(secs => {offset}))"
 
 
 class Base(DeclarativeBase):
