@@ -173,8 +173,9 @@ def simulate(rgb: Uint8Image, camera: SimulatedCamera, seed: int) -> Uint8Image:
     """
     rng = np.random.default_rng(seed)
     field = _field_or_frame(rgb)
-    radius_squared, across = _field_coordinates(rgb.shape, field)
-    inside = np.clip((1.0 - np.sqrt(radius_squared)) * field.radius + 0.5, 0.0, 1.0)[..., None]
+    reach_squared, across = _field_coordinates(rgb.shape, field)
+    inside = np.clip((1.0 - np.sqrt(reach_squared)) * field.radius + 0.5, 0.0, 1.0)[..., None]
+    radius_squared = np.minimum(reach_squared, np.float32(1.0))
     light = rgb.astype(np.float32) / np.float32(255.0)
     light *= ((1.0 - camera.vignetting * radius_squared) * (1.0 + camera.illumination_tilt * across))[
         ..., None
@@ -199,10 +200,10 @@ def _field_or_frame(rgb: Uint8Image) -> FieldOfView:
 
 
 def _field_coordinates(shape: tuple[int, ...], field: FieldOfView) -> tuple[FloatImage, FloatImage]:
-    """Squared distance from the centre (clipped at 1) and horizontal position (−1..1), in field radii."""
+    """Squared distance from the centre and horizontal position (−1..1), in field radii."""
     x = ((np.arange(shape[1]) - field.centre_x) / field.radius).astype(np.float32)
     y = ((np.arange(shape[0]) - field.centre_y) / field.radius).astype(np.float32)
-    squared = np.minimum(x[None] ** 2 + y[:, None] ** 2, np.float32(1.0))
+    squared = x[None] ** 2 + y[:, None] ** 2
     return squared, np.broadcast_to(np.clip(x, -1.0, 1.0)[None], squared.shape)
 
 
