@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import multiprocessing
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -204,3 +206,26 @@ def test_the_migrations_are_in_the_wheel(tmp_path: Path) -> None:
         str(path.relative_to(root)) for path in MIGRATIONS.rglob("*") if path.suffix in (".py", ".mako")
     }
     assert expected <= set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_a_new_migration_starts_from_a_template_with_plain_types(tmp_path: Path) -> None:
+    # Given: what whoever writes a migration has: Alembic's own command, here on a copy without our migrations
+    copy = tmp_path / "migrations"
+    shutil.copytree(MIGRATIONS, copy, ignore=shutil.ignore_patterns("0*", "__pycache__"))
+    (copy / "versions").mkdir(exist_ok=True)
+    config = Config(cmd_opts=Namespace(x=[f"url=sqlite:///{tmp_path}/scratch.db"]))
+    config.set_main_option("script_location", str(copy))
+    # When
+    command.revision(config, "the tables", autogenerate=True, rev_id="0001")
+    # Then
+    (written,) = (copy / "versions").glob("*.py")
+    source = written.read_text()
+    compile(source, written, "exec")
+    assert "sa.DateTime(timezone=True)" in source
+    assert "UtcDateTime" not in source
+    assert "restore the backup" in source
+    # And: it works
+    command.upgrade(config, "head")
+    engine = create_database_engine(f"sqlite:///{tmp_path}/scratch.db")
+    assert set(inspect(engine).get_table_names()) == {*Base.metadata.tables, "alembic_version"}
+    engine.dispose()
