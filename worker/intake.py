@@ -26,8 +26,9 @@ from worker.store.studies import StudyContent
 
 log = structlog.get_logger(__name__)
 SUCCESS = 0x0000
+OUT_OF_RESOURCES = 0xA700
 MISMATCH = 0xA900
-"""PS3.4 table B.2-1: success; error, data set does not match SOP class."""
+"""PS3.4 table B.2-1: success; refused, out of resources; error, data set does not match SOP class."""
 
 _REQUESTED = {"STAT": 0, "HIGH": 1, "MEDIUM": 2, "ROUTINE": 2, "LOW": 3}
 _DIMSE = {1: 1, 0: 2, 2: 3}
@@ -55,7 +56,12 @@ class Intake:
         if header.sop_instance_uid != received.sop_instance_uid:
             raise MismatchError
         spooled = runtime.spool.place(received.path)
-        recorded = store(runtime, header, spooled, received.caller, received.dimse_priority)
+        try:
+            recorded = store(runtime, header, spooled, received.caller, received.dimse_priority)
+        except DatabaseError as error:
+            # The sender keeps the object and tries again; the file waits for it, or for the sweep.
+            log.error("row_not_written", sop_instance_uid=header.sop_instance_uid, error=str(error))
+            return OUT_OF_RESOURCES
         log.info(
             "object_stored",
             sop_instance_uid=header.sop_instance_uid,
