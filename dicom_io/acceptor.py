@@ -121,12 +121,20 @@ class UpperLayer(DULServiceProvider):
         primitive = super().receive_pdu(wait=False)
         while wait and primitive is None and self.is_alive() and time.monotonic() < deadline:
             primitive = super().receive_pdu(wait=True, timeout=_POLL_S)
-        self.connection_lost |= isinstance(primitive, A_P_ABORT)
+        self.connection_lost |= _is_loss(primitive)
         return primitive
 
     def lost_connection(self) -> bool:
         """Whether the connection went away without an abort, noticed already or not."""
-        return self.connection_lost or isinstance(self.peek_next_pdu(), A_P_ABORT)
+        return self.connection_lost or _is_loss(self.peek_next_pdu())
+
+
+def _is_loss(primitive: object) -> bool:
+    """Whether a primitive tells of a connection that closed (PS3.8 table 9-26, action AA-4).
+
+    Aborts that were put on the wire have a reason, the loss of the connection has none.
+    """
+    return isinstance(primitive, A_P_ABORT) and primitive.provider_reason == 0
 
 
 class Acceptor(Association):

@@ -11,7 +11,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence as DicomSequence
 from pydicom.sr.coding import Code
-from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
 
 from dicom_io.jpeg_markers import JpegColour, JpegHeader, read_jpeg_header
 
@@ -76,8 +76,10 @@ def wrap_photograph(
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = UID(sop_class_uid)
     meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid or generate_uid(prefix=None))
-    meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-    ds = FileDataset("", {}, file_meta=meta, preamble=bytes(128))
+    raw = isinstance(picture, np.ndarray)
+    meta.TransferSyntaxUID = UID(transfer_syntax_uid) if raw else JPEGBaseline8Bit
+    implicit = meta.TransferSyntaxUID == ImplicitVRLittleEndian
+    ds = FileDataset("", {}, file_meta=meta, preamble=bytes(128), is_implicit_VR=implicit)
     ds.SOPClassUID = meta.MediaStorageSOPClassUID
     ds.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
     ds.StudyInstanceUID = study_instance_uid or generate_uid(prefix=None)
@@ -178,7 +180,6 @@ def _add_jpeg_pixels(ds: FileDataset, streams: list[bytes]) -> None:
     ds.LossyImageCompression = "01"
     ds.LossyImageCompressionRatio = f"{raw_bytes / sum(map(len, streams)):.2f}"
     ds.LossyImageCompressionMethod = "ISO_10918_1"
-    ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
     ds.PixelData = encapsulate(streams)
     ds["PixelData"].VR = "OB"
     ds["PixelData"].is_undefined_length = True
