@@ -1,7 +1,7 @@
 """Which camera took a photograph, by rules on what its header says about the device.
 
-A rule set is data (`camera_rules.yaml`, whose head explains the syntax); `load_rules` in
-`camera_rules` checks it, this module applies it.
+A rule set is data (`camera_rules.yaml`, whose head explains the syntax); `camera_rules` checks it,
+this module applies it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from dicom_io.camera_rules import CameraRule, Condition, parse_rules
@@ -99,6 +100,7 @@ class CameraRules:
         return [RuleVerdict(name, not failed, failed) for name, failed in failures]
 
 
+@lru_cache(maxsize=4096)
 def normalised(text: str) -> str:
     """`text` case-folded (Unicode NFKC), with everything but letters and digits dropped."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
