@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 from pydicom.errors import InvalidDicomError
@@ -14,8 +15,10 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
 from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.status import code_to_category
+from pynetdicom.transport import AssociationSocket
 
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -114,6 +117,48 @@ class _Failure:
         return Outcome(parcel.key, False, self.retryable, None, self.reason_code, self.detail)
 
 
+class _Caller(AE):
+    """Our side of one association: titles, timeouts, and a socket that is closed when there is none."""
+
+    def __init__(self, peer: Peer) -> None:
+        super().__init__(ae_title=peer.calling_ae)
+        self.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        self.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        self.connection_timeout = peer.timeout_s
+        self.acse_timeout = peer.timeout_s
+        self.dimse_timeout = peer.timeout_s
+        self.network_timeout = peer.timeout_s
+        self.connected = False
+        self.rejection: A_ASSOCIATE_RJ | None = None
+        self._timeout_s = peer.timeout_s
+        self._connection: socket.socket | None = None
+
+    def on_connected(self, event: evt.Event) -> None:
+        """Note that the peer was reached over TCP (EVT_CONN_OPEN)."""
+        self.connected = True
+
+    def on_pdu(self, event: evt.Event) -> None:
+        """Keep a rejection (EVT_PDU_RECV): pynetdicom loses one that comes faster than it looks for it."""
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            self.rejection = event.pdu
+
+    def close(self) -> None:
+        """Close the socket: pynetdicom 3.0 forgets it unclosed when the connection fails."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def _create_socket(self, *options: Any) -> AssociationSocket:
+        """Let no small packet wait to be filled, and no write last for ever at a peer that stops reading."""
+        transport = super()._create_socket(*options)
+        self._connection = transport.socket
+        if self._connection is not None:
+            self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            seconds, fraction = divmod(self._timeout_s, 1)
+            limit = struct.pack("ll", int(seconds), int(fraction * 1e6))
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        return transport
+
+
 _LOST = _Failure("CONNECTION_LOST", True, "The association ended before the object was answered.")
 
 
@@ -141,11 +186,17 @@ def send(peer: Peer, parcels: Iterable[Parcel]) -> Iterator[Outcome]:
     if isinstance(association, _Failure):
         yield from (association.outcome(parcel) for parcel, _ in sound)
         return
+    lost = False
     try:
         for number, (parcel, transfer_syntax) in enumerate(sound):
-            yield _store(association, parcel, transfer_syntax, message_id=number % 0xFFFF + 1)
+            if lost:
+                yield _LOST.outcome(parcel)
+                continue
+            outcome = _store(association, parcel, transfer_syntax, message_id=number % 0xFFFF + 1)
+            lost = outcome.reason_code == _LOST.reason_code
+            yield outcome
     finally:
-        _end(association)
+        _end(association, lost)
 
 
 def echo(peer: Peer) -> Echo:
@@ -156,7 +207,7 @@ def echo(peer: Peer) -> Echo:
     try:
         status = association.send_c_echo().get("Status")
     finally:
-        _end(association)
+        _end(association, lost=False)
     if status is None:
         return Echo(False, f"{_LOST.reason_code}: the association ended before the echo was answered.")
     if status:
@@ -186,37 +237,31 @@ def _contexts(parcels: Sequence[tuple[Parcel, UID]]) -> list[PresentationContext
 
 def _associate(peer: Peer, contexts: Sequence[PresentationContext]) -> Association | _Failure:
     """Request an association; every way in which that fails is told apart."""
-    connected = False
-
-    def on_open(event: evt.Event) -> None:
-        nonlocal connected
-        connected = True
-        _tune(event.assoc, peer.timeout_s)
-
     try:
-        association = _entity(peer).associate(
+        entity = _Caller(peer)
+        association = entity.associate(
             peer.host,
             peer.port,
             contexts=list(contexts),
             ae_title=peer.ae_title,
             max_pdu=_UNLIMITED_PDU,
-            evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, entity.on_connected), (evt.EVT_PDU_RECV, entity.on_pdu)],
         )
     except (OSError, ValueError, TypeError) as error:
         return _Failure("PEER_UNREACHABLE", True, f"{peer.host}:{peer.port}: {error}.")
     if association.is_established:
         return association
-    if not connected:
+    entity.close()
+    if not entity.connected:
         return _Failure("PEER_UNREACHABLE", True, f"No TCP connection to {peer.host}:{peer.port}.")
-    return _refusal(association, peer)
+    return _refusal(association, entity.rejection, peer)
 
 
-def _refusal(association: Association, peer: Peer) -> _Failure:
+def _refusal(association: Association, rejection: A_ASSOCIATE_RJ | None, peer: Peer) -> _Failure:
     """Why the peer, reached over TCP, did not accept the association (PS3.8 section 9.3.4)."""
-    answer = association.acceptor.primitive
-    if association.is_rejected and answer is not None:
-        said = f"{answer.result_str}; {answer.source_str}; {answer.reason_str}"
-        transient = answer.result == _REJECTED_TRANSIENT
+    if rejection is not None:
+        said = f"{rejection.result_str}; {rejection.source_str}; {rejection.reason_str}"
+        transient = rejection.result == _REJECTED_TRANSIENT
         detail = f"{peer.ae_title} rejected the association: {said}."
         return _Failure("PEER_REJECTED_ASSOCIATION", transient, detail)
     if association.rejected_contexts:
@@ -225,32 +270,7 @@ def _refusal(association: Association, peer: Peer) -> _Failure:
     return _Failure("CONNECTION_LOST", True, f"{peer.ae_title} did not answer the association request.")
 
 
-def _entity(peer: Peer) -> AE:
-    entity = AE(ae_title=peer.calling_ae)
-    entity.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-    entity.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    entity.connection_timeout = peer.timeout_s
-    entity.acse_timeout = peer.timeout_s
-    entity.dimse_timeout = peer.timeout_s
-    entity.network_timeout = peer.timeout_s
-    return entity
-
-
-def _tune(association: Association, timeout_s: float) -> None:
-    """No waiting for small packets to fill, and no endless write to a peer that has stopped reading."""
-    transport = association.dul.socket
-    connection = transport.socket if transport else None
-    if connection is None:
-        return
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    seconds, fraction = divmod(timeout_s, 1)
-    limit = struct.pack("ll", int(seconds), int(fraction * 1e6))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-
-
 def _store(association: Association, parcel: Parcel, transfer_syntax: UID, message_id: int) -> Outcome:
-    if not association.is_established:
-        return _LOST.outcome(parcel)
     if (parcel.sop_class_uid, transfer_syntax) not in _accepted(association):
         detail = f"The peer does not accept {UID(parcel.sop_class_uid).name} as {transfer_syntax.name}."
         return _Failure("CONTEXT_NOT_ACCEPTED", False, detail).outcome(parcel)
@@ -279,6 +299,9 @@ def _answered(parcel: Parcel, status: int) -> Outcome:
     return Outcome(parcel.key, False, transient, status, reason_code, detail)
 
 
-def _end(association: Association) -> None:
-    if association.is_established:
+def _end(association: Association, lost: bool) -> None:
+    """Release the association; abort it when its peer has stopped answering."""
+    if lost:
+        association.abort()
+    elif association.is_established:
         association.release()
