@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from factories.fundus import Drawing, draw
+
 from models.cameras import CAMERAS, SimulatedCamera, random_camera, simulate
 from models.preprocess import find_field, prepare
 

@@ -9,6 +9,7 @@ import pytest
 from factories.fundus import Drawing, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from models.errors import NoFieldOfViewError
 from models.preprocess import find_field, prepare
 
@@ -25,6 +26,7 @@ TOLERANCE = 0.02  # of the radius
     text=st.booleans(),
 )
 def test_the_disc_is_found_wherever_it_lies(
+    *,
     radius: float, shift_x: float, shift_y: float, vignetting: float, notch: bool, text: bool
 ) -> None:
     # Given a disc that the frame may cut, with a dark rim, a notch and text beside it
