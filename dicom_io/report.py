@@ -215,10 +215,8 @@ def _check_image(image: ReportImage, content: ReportContent, known: set[tuple[st
         raise ReportBuildError(f"no header was given for photograph {image.sop_instance_uid}")
     if image.used and image.laterality not in {eye.laterality for eye in content.eyes}:
         raise ReportBuildError(f"photograph {image.sop_instance_uid} is used for an eye without a result")
-    if image.used == bool(image.reason_code):
-        raise ReportBuildError(
-            f"photograph {image.sop_instance_uid} needs a reason exactly when it is not used"
-        )
+    if image.used and image.reason_code:
+        raise ReportBuildError(f"photograph {image.sop_instance_uid} is used and has a reason not to be")
 
 
 def _check_eye(eye: ReportEye, images: Iterable[ReportImage]) -> None:

@@ -24,7 +24,7 @@ class ReportImage:
         camera: Camera key, for instance "kowa-vx-10"; None when no rule knows the camera.
         adapter: Camera key of the adapter that was applied; None when none was.
         used: Whether the eye's result rests on it.
-        reason_code: Why it was not used; a used photograph has none.
+        reason_code: Why it was not used; a used photograph has none. Missing, the report says so.
         reason_text: The same in a sentence for the reader.
     """
 

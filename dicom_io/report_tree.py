@@ -70,8 +70,7 @@ def _observer(content: ReportContent) -> ObserverContext:
             uid=device_uid(content),
             name=SOFTWARE_NAME,
             manufacturer_name=content.algorithm.manufacturer,
-            model_name=SOFTWARE_NAME,
-            serial_number=content.software_version or None,
+            model_name=f"{SOFTWARE_NAME} {content.software_version}".strip(),
         ),
     )
 

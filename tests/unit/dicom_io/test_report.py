@@ -291,6 +291,25 @@ def test_control_characters_do_not_reach_the_texts() -> None:
     assert texts(report, "121106") == ["one two "]
 
 
+def test_a_photograph_that_nobody_gave_a_reason_for_is_listed_all_the_same() -> None:
+    unused = replace(image(2, Laterality.LEFT), used=False)
+    report = build_report(content(images=(image(), unused)), (header(1), header(2)))
+    assert texts(report, "NOT_REPORTED")[0].startswith("Left eye. No reason was recorded. Camera: ")
+
+
+def test_a_report_without_evidence_is_refused() -> None:
+    with pytest.raises(ReportBuildError, match="at least one photograph"):
+        build_report(content(), ())
+
+
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "SeriesInstanceUID"])
+def test_evidence_that_cannot_be_referred_to_is_refused(keyword: str) -> None:
+    ds = header()
+    delattr(ds, keyword)
+    with pytest.raises(ReportBuildError, match="cannot be referred to"):
+        build_report(content(), (ds,))
+
+
 def bad_contents() -> dict[str, ReportContent]:
     unusable = image(reason_code="X")
     return {
@@ -303,7 +322,6 @@ def bad_contents() -> dict[str, ReportContent]:
         "used for no eye": content(images=(image(1), image(1, Laterality.LEFT))),
         "used without a side": content(images=(image(1), image(1, None))),
         "used and with a reason": content(images=(replace(unusable, used=True),)),
-        "not used without a reason": content(images=(replace(image(), used=False),)),
         "withheld without a reason": content((replace(withheld(), reason_code=None),)),
         "withheld with a verdict": content((replace(withheld(), referable=False),)),
         "graded with a reason": content((graded(reason_code="X"),)),
