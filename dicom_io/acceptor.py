@@ -137,6 +137,16 @@ def _is_loss(primitive: object) -> bool:
     return isinstance(primitive, A_P_ABORT) and primitive.provider_reason == 0
 
 
+class Connection(AssociationSocket):
+    """Socket that is closed even when the peer went first; pynetdicom would leave it to the collector."""
+
+    def _shutdown_socket(self) -> None:
+        connection = self.socket
+        super()._shutdown_socket()
+        if connection is not None:
+            connection.close()
+
+
 class Acceptor(Association):
     """Acceptor of one association.
 
@@ -168,7 +178,7 @@ class Acceptor(Association):
         self._finished = server.finished
         self._server = server
         self.name = f"AcceptorThread@{remote[0]}:{remote[1]}"
-        self.set_socket(AssociationSocket(self, client_socket=connection))
+        self.set_socket(Connection(self, client_socket=connection))
 
     @property
     def busy(self) -> bool:

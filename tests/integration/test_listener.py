@@ -17,7 +17,7 @@ from factories.dicom import ExplicitVRLittleEndian, JPEGBaseline8Bit, make_fundu
 from factories.listening import Recorder, listening, wait_until
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import CTImageStorage, OphthalmicPhotography8BitImageStorage, Verification  # type: ignore[attr-defined]
@@ -37,14 +37,30 @@ def service(tmp_path: Path) -> Iterator[Service]:
         yield running
 
 
+CONNECTIONS: list[socket.socket] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed_connections() -> Iterator[None]:
+    """Close the senders' sockets; pynetdicom leaves one open whose peer went first."""
+    yield
+    while CONNECTIONS:
+        CONNECTIONS.pop().close()
+
+
+def remember_connection(event: Any) -> None:
+    CONNECTIONS.append(event.assoc.dul.socket.socket)
+
+
 def associate(
-    listener: Listener, *contexts: tuple[str, str], ae_title: str = "CAMERA", **options: Any
+    listener: Listener, *contexts: tuple[str, str], ae_title: str = "CAMERA", called: str = "FUNDUS"
 ) -> Association:
     ae = AE(ae_title)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 20
     for sop_class, syntax in contexts or ((OphthalmicPhotography8BitImageStorage, JPEGBaseline8Bit),):
         ae.add_requested_context(sop_class, syntax)
-    return ae.associate("127.0.0.1", listener.port, ae_title=options.pop("called", "FUNDUS"), **options)
+    handlers: list[Any] = [(evt.EVT_CONN_OPEN, remember_connection)]
+    return ae.associate("127.0.0.1", listener.port, ae_title=called, evt_handlers=handlers)
 
 
 def no_temporary_file(recorder: Recorder) -> bool:
