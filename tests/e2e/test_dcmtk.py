@@ -1,7 +1,7 @@
 """The main job with DCMTK on both sides: storescu as the cameras, storescp as the PACS.
 
-The run at full size, 40 photographs of one's own with the models that are installed, is
-`FUNDUS_TEST_STUDIES=20 FUNDUS_TEST_IMAGES=<folder> FUNDUS_TEST_BUNDLE=reference pytest tests/e2e/test_dcmtk.py`.
+The run at full size, 40 photographs of one's own with the models that are installed: this file with the
+environment variables `FUNDUS_TEST_STUDIES=20 FUNDUS_TEST_IMAGES=<folder> FUNDUS_TEST_BUNDLE=reference`.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ def test_each_report_says_what_the_database_says_and_nothing_of_withheld_eyes(ru
             expected = stated[report.sop_instance_uid][side]
             assert eye == expected
             if not cameras[report.study_instance_uid].reported:
-                assert (eye.grade, eye.reason_code) == (None, "CAMERA_NOT_VALIDATED")
+                assert eye.grade is None
+                assert eye.reason_code in ("CAMERA_NOT_VALIDATED", "UNGRADABLE_QUALITY")
             assert (eye.grade is None) == (eye.reason_code is not None)
 
 
