@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 from scipy.optimize import minimize
-from sklearn.metrics import cohen_kappa_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from models.decision import grade_from_cumulative
-from models.training.grading import REFERABLE
+from models.training.grading import REFERABLE, quadratic_kappa
 
 FloatArray = npt.NDArray[np.float64]
 Figures = dict[str, float]
@@ -72,13 +72,13 @@ def referable_figures(scores: Scores, grades: npt.NDArray[np.int64], point: Oper
     referable, probability = grades >= REFERABLE, scores.cumulative[:, 1]
     graded = scores.quality >= point.minimum_quality
     positive = probability >= point.thresholds[1]
-    stated = [grade_from_cumulative(row, point.thresholds) for row in scores.cumulative]
+    stated = np.array([grade_from_cumulative(row, point.thresholds) for row in scores.cumulative])
     slope, intercept = calibration_line(probability, referable)
     return {
         "auc": float(roc_auc_score(referable, probability)),
         "sensitivity": float(positive[referable & graded].mean()),
         "specificity": float((~positive)[~referable & graded].mean()),
-        "quadratic_kappa": float(cohen_kappa_score(grades, stated, weights="quadratic")),
+        "quadratic_kappa": quadratic_kappa(grades, stated),
         "brier": float(np.mean((probability - referable) ** 2)),
         "calibration_slope": slope,
         "calibration_intercept": intercept,

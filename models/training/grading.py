@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.metrics import cohen_kappa_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor, nn
 from torch.nn import functional
@@ -145,7 +145,7 @@ def fit_head(features: FloatArray, grades: IntArray, groups: Sequence[int], conf
         "auc_referable": float(roc_auc_score(referable, scores)),
         "sensitivity": float((scores[referable] >= levels[1]).mean()),
         "specificity": float((scores[~referable] < levels[1]).mean()),
-        "quadratic_kappa": float(cohen_kappa_score(grades, stated, weights="quadratic")),
+        "quadratic_kappa": quadratic_kappa(grades, stated),
     }
     return FittedHead(head, (thresholds[0], thresholds[1], thresholds[2], thresholds[3]), figures)
 
@@ -164,12 +164,17 @@ def choose_levels(scores: FloatArray, grades: IntArray, sensitivity: float) -> F
     for first in [*below, second]:
         for third, fourth in itertools.combinations_with_replacement(above, 2):
             levels = np.array([first, second, third, fourth])
-            kappa = cohen_kappa_score(
-                grades, np.searchsorted(levels, scores, side="right"), weights="quadratic"
-            )
+            kappa = quadratic_kappa(grades, np.searchsorted(levels, scores, side="right"))
             if kappa > best:
-                best, found = float(kappa), levels
+                best, found = kappa, levels
     return found
+
+
+def quadratic_kappa(grades: IntArray, stated: IntArray) -> float:
+    """Cohen's kappa with quadratic weights, 1 − E[(g − s)²] / E[(g − s)²] if g and s were independent."""
+    observed = np.square(grades - stated).mean()
+    expected = grades.var() + stated.var() + (grades.mean() - stated.mean()) ** 2
+    return float(1.0 - observed / expected) if expected > 0 else 1.0
 
 
 def _calibrated_loss(scores: FloatArray, grades: IntArray) -> float:
