@@ -6,7 +6,7 @@ What differs from pynetdicom's own classes, and why:
   `STORE_RECV_CHUNKED_DATASET` would use Python's temporary folder, for the whole process.
 - A connection that closes before it asks for an association ends its threads at once, not after the
   ACSE timeout: health checks of a load balancer would pile up threads otherwise.
-- Sockets have a timeout and no Nagle delay; the threads wait for the socket, not for a timer.
+- Sockets have a timeout and no Nagle delay.
 - However an association ends, `finished` runs once, on its own thread.
 """
 
@@ -35,7 +35,6 @@ from dicom_io.incoming import IncomingFile
 log = structlog.get_logger(__name__)
 
 _POLL_S = 0.05
-_NO_DATA_SET = 0x0101
 
 
 class Receiver(DIMSEServiceProvider):
