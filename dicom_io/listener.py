@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from dicom_io.incoming import (
     IncomingFile,
 )
 from dicom_io.listener_events import Caller, ListenerEvents, ReceivedObject, TurnedAway
+from dicom_io.refusals import CALLED_AE, CALLING_AE, LIMIT, Refusal
 from dicom_io.sop_classes import IMAGE_SOP_CLASSES, IMAGE_TRANSFER_SYNTAXES, UNCOMPRESSED, VERIFICATION
 
 __all__ = ["Caller", "Listener", "ListenerEvents", "ReceivedObject", "TurnedAway"]
@@ -45,26 +45,6 @@ _REASON_OF_STATUS = {
     _SOP_CLASS_NOT_SUPPORTED: "CONTEXT_NOT_ACCEPTED",
 }
 _STOP_POLL_S = 0.02
-
-
-@dataclass(frozen=True)
-class _Refusal:
-    """An A-ASSOCIATE-RJ (PS3.8 section 9.3.4)."""
-
-    reason_code: str
-    result: int
-    source: int
-    diagnostic: int
-    detail: str
-
-    @property
-    def status(self) -> int:
-        return self.result << 16 | self.source << 8 | self.diagnostic
-
-
-_CALLED_AE = _Refusal("CALLED_AE_UNKNOWN", 1, 1, 7, "the called AE title is not this listener's")
-_CALLING_AE = _Refusal("CALLING_AE_UNKNOWN", 1, 1, 3, "the calling AE title is not among the allowed callers")
-_LIMIT = _Refusal("ASSOCIATION_LIMIT", 2, 3, 2, "as many associations are open as are allowed")
 
 
 class Listener:
@@ -183,15 +163,15 @@ class Listener:
         self._turn_away(assoc, "ASSOCIATION", refusal.reason_code, refusal.status, detail=refusal.detail)
         assoc.kill()
 
-    def _refusal(self, caller: Caller, association_id: str) -> _Refusal | None:
+    def _refusal(self, caller: Caller, association_id: str) -> Refusal | None:
         """Why `caller` is rejected; None counts the association as open."""
         if caller.called_ae != self._ae_title:
-            return _CALLED_AE
+            return CALLED_AE
         if self._allowed_callers is not None and caller.calling_ae not in self._allowed_callers:
-            return _CALLING_AE
+            return CALLING_AE
         with self._lock:
             if len(self._open) >= self._maximum_associations:
-                return _LIMIT
+                return LIMIT
             self._open.add(association_id)
         return None
 

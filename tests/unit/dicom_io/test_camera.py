@@ -167,7 +167,7 @@ RULE = "{name: r, camera: c, when: {model: M}}"
         ("schema_version: 1\nrules: [{camera: c, when: {model: M}}]", "rule 1 (without a name): 'name' must"),
         ("schema_version: 1\nrules: [{name: r, camera: '', when: {model: M}}]", "rule 1 (r): 'camera' must"),
         ("schema_version: 1\nrules: [{name: r, camera: c}]", "'when' must hold at least one of"),
-        ("schema_version: 1\nrules: [{name: r, camera: c, when: {modle: M}}]", "did you mean 'model'?"),
+        ("schema_version: 1\nrules: [{name: r, camera: c, when: {modelx: M}}]", "did you mean 'model'?"),
         ("schema_version: 1\nrules: [{name: r, camera: c, when: {xyzzy: M}}]", "known are manufacturer"),
         ("schema_version: 1\nrules: [{name: r, camera: c, when: {model: 7}}]", "must be a text, or one of"),
         ("schema_version: 1\nrules: [{name: r, camera: c, when: {model: {like: M}}}]", "'like' is not known"),
