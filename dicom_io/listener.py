@@ -87,11 +87,8 @@ class Listener:
         self._lock = threading.Lock()
         self._open: set[str] = set()
         ae = _application_entity(self._ae_title)
-        ae.acse_timeout, ae.dimse_timeout, ae.network_timeout = (
-            acse_timeout_s,
-            dimse_timeout_s,
-            network_timeout_s,
-        )
+        ae.acse_timeout, ae.dimse_timeout = acse_timeout_s, dimse_timeout_s
+        ae.network_timeout = network_timeout_s
         handlers = (
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_ESTABLISHED, self._on_established),

@@ -31,4 +31,4 @@ class Refusal:
 
 CALLED_AE = Refusal("CALLED_AE_UNKNOWN", 1, 1, 7, "the called AE title is not this listener's")
 CALLING_AE = Refusal("CALLING_AE_UNKNOWN", 1, 1, 3, "the calling AE title is not among the allowed callers")
-LIMIT = Refusal("ASSOCIATIONLIMIT", 2, 3, 2, "as many associations are open as are allowed")
+LIMIT = Refusal("ASSOCIATION_LIMIT", 2, 3, 2, "as many associations are open as are allowed")
