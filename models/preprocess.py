@@ -28,6 +28,10 @@ _MAXIMUM_BACKGROUND = 64.0
 """Grey level above which the darkest part of the frame is no dark surround."""
 _INLIER_TOLERANCE = 0.012
 """Distance from the circle, in radii, within which a rim point supports it."""
+_CLEAN_RIM = 0.95
+"""Support of a rim so clean that no other level is tried."""
+_VOTERS = 300
+"""Rim points, evenly spread, that vote on the proposed circles; all of them refine the winner."""
 _MINIMUM_INLIERS = 0.45
 """Share of the free rim (what the frame does not cut) that must lie on the circle."""
 _MINIMUM_ARC = 0.22
@@ -101,11 +105,9 @@ def find_field(rgb: Uint8Image) -> FieldOfView:
     background, bright = (float(level) for level in np.percentile(signal, (1.0, 90.0)))
     if bright - background < _MINIMUM_SIGNAL or background > _MAXIMUM_BACKGROUND:
         raise NoFieldOfViewError("no lit region on a dark surround")
-    found = [_fit(signal > background + level * (bright - background)) for level in _RIM_LEVELS]
-    circles = [circle for circle in found if circle is not None]
-    if not circles:
+    best = _best_circle(signal, background, bright)
+    if best is None:
         raise NoFieldOfViewError("the lit region is not round")
-    best = max(circles, key=lambda circle: circle.support)
     inside = _disc(signal.shape, best.x, best.y, best.radius)
     # The reduced picture's pixel (i + 0.5) / scale - 0.5 in the source: both count from pixel centres.
     return FieldOfView(
@@ -137,10 +139,12 @@ def prepare(rgb: Uint8Image, size: int) -> Prepared:
     shrinking = square.shape[0] >= size
     small = cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
     mask = _field_mask(rgb.shape[:2], field, size)
-    small[~mask] = 0
-    tensor = np.dstack([small, mask.astype(np.uint8) * np.uint8(255)])
-    mean = small[mask].mean(axis=0)
-    return Prepared(np.ascontiguousarray(tensor), field, (float(mean[0]), float(mean[1]), float(mean[2])))
+    alpha = mask.astype(np.uint8) * np.uint8(255)
+    tensor = np.empty((size, size, 4), np.uint8)
+    tensor[..., :3] = cv2.copyTo(small, alpha)
+    tensor[..., 3] = alpha
+    red, green, blue, _ = cv2.mean(small, alpha)
+    return Prepared(tensor, field, (float(red), float(green), float(blue)))
 
 
 def _signal(rgb: Uint8Image, scale: float) -> Uint8Image:
@@ -149,6 +153,18 @@ def _signal(rgb: Uint8Image, scale: float) -> Uint8Image:
         size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
         rgb = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     return np.asarray(cv2.medianBlur(rgb.max(axis=2), 5), dtype=np.uint8)
+
+
+def _best_circle(signal: Uint8Image, background: float, bright: float) -> _Circle | None:
+    """The circle with the most support over the rim levels; a clean rim at one level ends the search."""
+    best: _Circle | None = None
+    for level in _RIM_LEVELS:
+        circle = _fit(signal > background + level * (bright - background))
+        if circle is not None and (best is None or circle.support > best.support):
+            best = circle
+        if best is not None and best.support >= _CLEAN_RIM:
+            break
+    return best
 
 
 def _fit(lit: npt.NDArray[np.bool_]) -> _Circle | None:
@@ -201,7 +217,8 @@ def _consensus_circle(rim: FloatArray) -> _Circle | None:
     if not valid.any():
         return None
     centres, radii = centres[valid], radii[valid]
-    distance = np.linalg.norm(rim[None] - centres[:, None], axis=2)
+    voters = rim[:: max(1, len(rim) // _VOTERS)]
+    distance = np.hypot(voters[None, :, 0] - centres[:, :1], voters[None, :, 1] - centres[:, 1:])
     votes = (np.abs(distance - radii[:, None]) < np.maximum(1.0, _INLIER_TOLERANCE * radii)[:, None]).sum(
         axis=1
     )

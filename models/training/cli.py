@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,7 +61,7 @@ def classifier(
     Lesion masks supervise the trunk, grades the head; look-alike photographs stay on one side of the split.
     """
     config = ReferenceConfig(seed=seed, lesions=LesionConfig(steps=steps, seed=seed))
-    with _Training(out, threads) as progress:
+    with _foreseen(), _Training(out, threads) as progress:
         run = ReferenceRun(Sources(images, labels, lesions), out, config, progress)
         run.classifier(run.trunk())
     _say(f"wrote {run.bundle / 'classifier.onnx'}")
@@ -85,7 +87,7 @@ def adapter(
 ) -> None:
     """Train an adapter for a new camera without labels and write OUT/adapters/CAMERA.onnx."""
     config = AdapterConfig(steps=steps, form=form, features=features, seed=seed)
-    with _Training(out, threads) as progress:
+    with _foreseen(), _Training(out, threads) as progress:
         path = fit_adapter(
             first,
             second,
@@ -113,7 +115,7 @@ def evaluate(
 
     Give photographs that trained nothing in the bundle, or the figures mean nothing.
     """
-    with ProgressBars() as progress:
+    with _foreseen(), ProgressBars() as progress:
         found = benchmark.measure(bundle, images, labels, shifted=shifted, camera=camera, progress=progress)
     _say(json.dumps(found, indent=2))
 
@@ -125,8 +127,9 @@ def export(
     images: Annotated[Path, typer.Option(help="Photographs for the parity check.", exists=True)],
 ) -> None:
     """Export the checkpoints of a run to ONNX again, checked against torch on real photographs."""
-    for path, difference in export_run(run, out, images):
-        _say(f"wrote {path}, torch and ONNX Runtime differ by {difference:.1e}")
+    with _foreseen():
+        for path, difference in export_run(run, out, images):
+            _say(f"wrote {path}, torch and ONNX Runtime differ by {difference:.1e}")
 
 
 @data_app.command("simulate")
@@ -149,9 +152,9 @@ def data_simulate(
     if source is None or target is None or (camera is None) == (params is None):
         raise typer.BadParameter("give SOURCE, TARGET and either --camera NAME or --params FILE")
     chosen = _camera(camera) if params is None else _own_camera(params)
-    photographs = _answered(data.read_folder, source)
     target.mkdir(parents=True, exist_ok=True)
-    with ProgressBars() as progress:
+    with _foreseen(), ProgressBars() as progress:
+        photographs = data.read_folder(source)
         for index, photograph in enumerate(photographs):
             taken = simulate(data.read_rgb(photograph.path), chosen, seed + index)
             # The camera's own compression is in the pixels already; this one must not add to it.
@@ -166,9 +169,9 @@ def reproduce_reference(
     images: Images, labels: Labels, lesions: Lesions, out: Out, threads: Threads = 2
 ) -> None:
     """Train and measure the reference bundle: OUT/bundle is what `models/bundles/reference` was made of."""
-    with _Training(out, threads) as progress:
+    with _foreseen(), _Training(out, threads) as progress:
         sources = Sources(images, labels, lesions)
-        bundle = _answered(lambda: ReferenceRun(sources, out, ReferenceConfig(), progress).finish())
+        bundle = ReferenceRun(sources, out, ReferenceConfig(), progress).finish()
     table = Table("camera", "adapter", "AUC", "flipped", "sensitivity", "specificity")
     cameras: Any = bundle.manifest.figures["cameras"]
     for key, kinds in cameras.items():
@@ -206,10 +209,11 @@ def _own_camera(file: Path) -> SimulatedCamera:
     return SimulatedCamera(**content)
 
 
-def _answered(action: Any, *arguments: Any) -> Any:
-    """Run an action; an error that was foreseen becomes one line and exit status 1."""
+@contextmanager
+def _foreseen() -> Iterator[None]:
+    """Turn an error that was foreseen into one line and exit status 1."""
     try:
-        return action(*arguments)
+        yield
     except ModelError as error:
         Console(stderr=True).print(f"[red]{type(error).__name__}[/red]: {error}")
         raise typer.Exit(1) from error
