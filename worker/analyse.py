@@ -9,17 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import structlog
-from dicom_io.pixels import frames
 
+from dicom_io.camera import CameraMatch
 from dicom_io.errors import DicomIoError
 from dicom_io.header import FundusHeader, colour_refusal, read_header
+from dicom_io.pixels import frames
 from models.errors import NoFieldOfViewError
 from models.predictor import Prediction
 from models.preprocess import Prepared, prepare
 from worker.backoff import backoff_s
 from worker.dispatch import Job
 from worker.errors import BatcherClosedError, BatcherFullError
-from worker.routing import Verdict, judge
+from worker.routing import Verdict, choose_route, judge
 from worker.runtime import Runtime
 from worker.store import images, studies
 from worker.store.images import FrameFinding, ImageClaim
@@ -46,6 +47,7 @@ def analyse(runtime: Runtime, instance_id: int) -> None:
         return
     started = time.perf_counter()
     with runtime.claims.keeping(claimed.token):
+        claimed = _routed(runtime, claimed)
         outcome = _end(runtime, claimed)
     log.info(
         "image_ended",
@@ -56,6 +58,16 @@ def analyse(runtime: Runtime, instance_id: int) -> None:
         ms=round((time.perf_counter() - started) * 1000, 1),
     )
     _wake_report(runtime, claimed.study_id)
+
+
+def _routed(runtime: Runtime, claimed: ImageClaim) -> ImageClaim:
+    """The claim with the way that the active bundle takes: the image may have come under another bundle."""
+    manifest = runtime.bundle.manifest
+    match = CameraMatch(claimed.camera, claimed.camera_exact, rule=None)
+    route, adapter = choose_route(match, manifest.training_camera, manifest.adapters)
+    if (route, adapter) == (claimed.route, claimed.adapter):
+        return claimed
+    return runtime.database.write(images.reroute, claimed, route, adapter)
 
 
 def _end(runtime: Runtime, claimed: ImageClaim) -> str:
@@ -110,10 +122,11 @@ def _wake_report(runtime: Runtime, study_id: int) -> None:
 
 @dataclass(frozen=True)
 class _Frame:
-    """A prepared frame on its way through the engine."""
+    """What is known of a frame beside its prediction; its pixels are left to the engine's queue."""
 
     number: int
-    prepared: Prepared
+    field_fraction: float
+    mean_rgb: tuple[float, float, float]
     decode_ms: float
     prepare_ms: float
 
@@ -123,14 +136,17 @@ def _read(runtime: Runtime, claimed: ImageClaim) -> list[FrameFinding]:
     verdict = judge(claimed.route, claimed.camera, claimed.sop_class_uid, runtime.settings.camera)
     if verdict.policy == "refuse":
         raise ImageRefusedError("CAMERA_REFUSED", "refused by the [camera] policy for this camera")
+    data = runtime.spool.read_verified(claimed.spool_path, claimed.sha256)
     header = read_header(runtime.spool.path(claimed.spool_path))
     if refusal := colour_refusal(header):
         raise ImageRefusedError(refusal, "the header says that it is no colour photograph of the retina")
     with runtime.batcher.announce(header.number_of_frames) as slot:
         waiting = [
-            (frame, slot.submit(frame.prepared.tensor, claimed.adapter), time.perf_counter())
-            for frame in _frames(runtime, claimed, header)
+            (frame, slot.submit(tensor, claimed.adapter), time.perf_counter())
+            for frame, tensor in _frames(runtime, header, data)
         ]
+    if not waiting:
+        raise ImageRefusedError("PIXELS_MISSING", "the object has no frame")
     findings = []
     for frame, future, submitted in waiting:
         prediction = future.result()
@@ -143,8 +159,9 @@ def _read(runtime: Runtime, claimed: ImageClaim) -> list[FrameFinding]:
     return findings
 
 
-def _frames(runtime: Runtime, claimed: ImageClaim, header: FundusHeader) -> Iterator[_Frame]:
-    data = runtime.spool.read_verified(claimed.spool_path, claimed.sha256)
+def _frames(
+    runtime: Runtime, header: FundusHeader, data: bytes
+) -> Iterator[tuple[_Frame, npt.NDArray[np.uint8]]]:
     size = runtime.bundle.manifest.size
     started = time.perf_counter()
     rgb: npt.NDArray[np.uint8]
@@ -152,8 +169,12 @@ def _frames(runtime: Runtime, claimed: ImageClaim, header: FundusHeader) -> Iter
         decoded = time.perf_counter()
         prepared = prepare(rgb, size)
         ended = time.perf_counter()
-        yield _Frame(number, prepared, (decoded - started) * 1000, (ended - decoded) * 1000)
+        yield _measured(number, prepared, decoded - started, ended - decoded), prepared.tensor
         started = time.perf_counter()
+
+
+def _measured(number: int, prepared: Prepared, decode_s: float, prepare_s: float) -> _Frame:
+    return _Frame(number, prepared.field.fraction, prepared.mean_rgb, decode_s * 1000, prepare_s * 1000)
 
 
 def _finding(
@@ -167,7 +188,7 @@ def _finding(
 ) -> FrameFinding:
     """Put the prediction into its row; an ungradable picture has no grade at all."""
     gradable = prediction.gradable
-    red, green, blue = frame.prepared.mean_rgb
+    red, green, blue = frame.mean_rgb
     return FrameFinding(
         frame_number=frame.number,
         route=claimed.route,
@@ -181,7 +202,7 @@ def _finding(
         probabilities=list(prediction.probabilities) if gradable else None,
         reason_code=verdict.reason_code if gradable else "UNGRADABLE_QUALITY",
         engine=runtime.engine_name,
-        field_fraction=frame.prepared.field.fraction,
+        field_fraction=frame.field_fraction,
         mean_red=red,
         mean_green=green,
         mean_blue=blue,

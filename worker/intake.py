@@ -29,7 +29,8 @@ SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
 MISMATCH = 0xA900
 """PS3.4 table B.2-1: success; refused, out of resources; error, data set does not match SOP class."""
-
+_LARGEST = 2**31 - 1
+"""PostgreSQL's `integer`; an IS of twelve digits (PS3.5 table 6.2-1) may be more."""
 _REQUESTED = {"STAT": 0, "HIGH": 1, "MEDIUM": 2, "ROUTINE": 2, "LOW": 3}
 _DIMSE = {1: 1, 0: 2, 2: 3}
 """(0040,1003) and (0000,0700), PS3.7 table E.1-1 (HIGH 1, MEDIUM 0, LOW 2), to 0 (at once) … 3 (any time)."""
@@ -88,13 +89,13 @@ class Intake:
             kind=rejection.kind,
             reason_code=rejection.reason_code,
             status=rejection.status,
-            calling_ae=rejection.caller.calling_ae[:16],
-            called_ae=rejection.caller.called_ae[:16],
-            peer_host=rejection.caller.host,
-            sop_class_uid=_cut(rejection.sop_class_uid),
-            sop_instance_uid=_cut(rejection.sop_instance_uid),
-            transfer_syntax_uid=_cut(rejection.transfer_syntax_uid),
-            detail=rejection.detail,
+            calling_ae=_text(rejection.caller.calling_ae, 16),
+            called_ae=_text(rejection.caller.called_ae, 16),
+            peer_host=_text(rejection.caller.host, 64),
+            sop_class_uid=_uid(rejection.sop_class_uid),
+            sop_instance_uid=_uid(rejection.sop_instance_uid),
+            transfer_syntax_uid=_uid(rejection.transfer_syntax_uid),
+            detail=_text(rejection.detail, 2000),
         )
         try:
             self._runtime.database.write(door.reject, row)
@@ -113,8 +114,13 @@ class MismatchError(UnreadableObjectError):
         super().__init__("the data set's SOP instance UID differs from the request's")
 
 
-def _cut(uid: str | None) -> str | None:
-    return None if uid is None else uid[:64]
+def _text(value: str, length: int) -> str:
+    """What a peer said, as every database takes it: no NUL, no half characters, no longer than the column."""
+    return value.replace("\x00", "").encode(errors="replace").decode()[:length]
+
+
+def _uid(value: str | None) -> str | None:
+    return None if value is None else _text(value, 64)
 
 
 def store(
@@ -145,17 +151,17 @@ def new_image(
     runtime: Runtime, header: FundusHeader, spooled: SpooledFile, caller: Caller | None, dimse_priority: int
 ) -> NewImage:
     """Tag the camera, choose the route, and gather what the row needs."""
-    calling_ae = "" if caller is None else caller.calling_ae
+    calling_ae = "" if caller is None else _text(caller.calling_ae, 16)
     match = runtime.rules.match(header, calling_ae)
     manifest = runtime.bundle.manifest
     route, adapter = choose_route(match, manifest.training_camera, manifest.adapters)
     return NewImage(
         study=StudyContent(
             study_instance_uid=header.study_instance_uid,
-            accession_number=header.accession_number or None,
+            accession_number=_text(header.accession_number, 64) or None,
             patient_key=runtime.identity.pseudonym(header.patient_id, header.issuer_of_patient_id),
             priority=_REQUESTED.get(header.requested_priority, _DIMSE.get(dimse_priority, 2)),
-            related_instances=header.related_instances,
+            related_instances=min(header.related_instances or 0, _LARGEST) or None,
         ),
         sop_instance_uid=header.sop_instance_uid,
         series_instance_uid=header.series_instance_uid,
@@ -166,12 +172,12 @@ def new_image(
         spool_path=spooled.relative_path,
         quarantine_path=f"quarantine/{spooled.sha256}.dcm",
         size_bytes=spooled.size_bytes,
-        number_of_frames=header.number_of_frames,
+        number_of_frames=min(header.number_of_frames, _LARGEST),
         rows=header.rows,
         columns=header.columns,
-        manufacturer=header.manufacturer[:64],
-        model_name=header.model_name[:64],
-        camera=match.camera,
+        manufacturer=_text(header.manufacturer, 64),
+        model_name=_text(header.model_name, 64),
+        camera=None if match.camera is None else match.camera[:48],
         camera_exact=match.exact,
         camera_rule=match.rule,
         route=route,
@@ -186,7 +192,7 @@ def _association(runtime: Runtime, caller: Caller) -> AssociationRow:
     return AssociationRow(
         caller.association_id,
         runtime.process_id,
-        caller.calling_ae[:16],
-        caller.called_ae[:16],
-        caller.host[:64],
+        _text(caller.calling_ae, 16),
+        _text(caller.called_ae, 16),
+        _text(caller.host, 64),
     )

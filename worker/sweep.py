@@ -91,7 +91,9 @@ def discard_unacknowledged(runtime: Runtime) -> int:
         file = runtime.spool.path(path)
         if file.exists() and file.stat().st_size == size_bytes:
             continue
-        runtime.database.write(intake.discard_unacknowledged, instance_id)
+        gone = runtime.database.write(intake.discard_unacknowledged, instance_id, runtime.closing_policy)
+        if not gone:
+            continue
         row = RejectionRow(
             kind="STORE",
             reason_code="NOT_ACKNOWLEDGED",

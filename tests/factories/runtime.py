@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from factories.bundle import GREEN_FOR_GRADE, write_tiny_bundle
 from factories.dicom import ExplicitVRLittleEndian, as_jpeg, make_fundus, synthetic_fundus
 from pydicom.dataset import Dataset, FileDataset
@@ -20,12 +21,14 @@ from sqlalchemy import Connection, text
 from dicom_io.errors import DicomIoError
 from dicom_io.listener import Caller, ReceivedObject
 from worker.analyse import analyse
+from worker.database import create_database_engine, upgrade
 from worker.delivery import deliver
 from worker.dispatch import Job, Key
 from worker.intake import Intake
 from worker.reporting import report
 from worker.runtime import Runtime, build_runtime, open_database
 from worker.settings import Settings
+from worker.store import studies
 
 RED, BLUE = 200, 60
 CALLER = Caller(uuid.UUID(int=1).hex, "CAMERA", "FUNDUS", "127.0.0.1", 50000)
@@ -97,8 +100,6 @@ def make_runtime(
 
 def create_tables(settings: Settings) -> None:
     """What `db upgrade` does."""
-    from worker.database import create_database_engine, upgrade
-
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     engine = create_database_engine(settings.resolved_database_url)
     upgrade(engine)
@@ -114,8 +115,6 @@ def woken(runtime: Runtime, job: Job) -> list[Key]:
 
 def fundus_of_grade(grade: int | None = 0, *, red: int = RED, **options: Any) -> FileDataset:
     """An object that the tiny bundle gives this grade; None: that it calls ungradable."""
-    import numpy as np
-
     rgb = synthetic_fundus(128)
     inside = rgb.any(axis=2)
     colour = (30, 40, 30) if grade is None else (red, GREEN_FOR_GRADE[grade], BLUE)
@@ -195,8 +194,6 @@ def analyse_all(runtime: Runtime) -> None:
 
 def close_studies(runtime: Runtime) -> None:
     """Let the studies' time come, and close them."""
-    from worker.store import studies
-
     past(runtime, "studies", "close_due_at")
     past(runtime, "studies", "opened_at")
     runtime.database.write(studies.close_due, runtime.closing_policy)
@@ -238,11 +235,12 @@ class Pacs:
     def store(self, event: evt.Event) -> int:
         self.arrived.set()
         self.gate.wait(20)
+        request: Any = event.request
         ds = event.dataset
         ds.file_meta = event.file_meta
         if self.status == 0:
             self.received.append(ds)
-            self.bytes.append(event.request.DataSet.getvalue())
+            self.bytes.append(request.DataSet.getvalue())
         return self.status
 
     def opened(self, event: evt.Event) -> None:
@@ -273,7 +271,7 @@ def receiving_pacs(port: int = 0) -> Iterator[Pacs]:
         entity.add_supported_context(Comprehensive3DSRStorage, syntax)
     entity.add_supported_context("1.2.840.10008.1.1")
     handlers: list[Any] = [(evt.EVT_C_STORE, pacs.store), (evt.EVT_ACCEPTED, pacs.opened)]
-    server = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+    server: Any = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
     pacs.port = server.server_address[1]
     try:
         yield pacs

@@ -7,12 +7,13 @@ stalled worker whose claim was taken over cannot write.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
 
 from worker.schema import Finding, HeaderVersion, Instance, InstanceState, Quarantined, db_now
+from worker.store import studies
 from worker.store.clock import new_token
 
 
@@ -27,6 +28,7 @@ class ImageClaim:
     sha256: str
     route: str
     camera: str | None
+    camera_exact: bool
     adapter: str | None
     sop_class_uid: str
     token: str
@@ -95,6 +97,7 @@ def claim(tx: Connection, instance_id: int, owner: str, lease_s: float) -> Image
             Instance.sha256,
             Instance.route,
             Instance.camera,
+            Instance.camera_exact,
             Instance.adapter,
             Instance.sop_class_uid,
             Instance.attempts,
@@ -125,6 +128,12 @@ def renew(tx: Connection, tokens: Sequence[str], lease_s: float) -> int:
         Instance.claim_token.in_(tokens), Instance.state == InstanceState.RECEIVED
     )
     return tx.execute(statement.values(claim_expires_at=db_now(lease_s))).rowcount
+
+
+def reroute(tx: Connection, claimed: ImageClaim, route: str, adapter: str | None) -> ImageClaim:
+    """Record the way that the active bundle takes the image; it arrived under another one."""
+    tx.execute(update(Instance).where(_mine(claimed)).values(route=route, adapter=adapter))
+    return replace(claimed, route=route, adapter=adapter)
 
 
 def finish(tx: Connection, claimed: ImageClaim, bundle_pk: int, findings: Sequence[FrameFinding]) -> bool:
@@ -207,8 +216,8 @@ def release_owner(tx: Connection, owner: str) -> int:
     return tx.execute(statement.values(**_NO_CLAIM)).rowcount
 
 
-def requeue(tx: Connection, instance_ids: Sequence[int]) -> int:
-    """Have refused instances analysed again, with fresh attempts; return how many."""
+def requeue(tx: Connection, instance_ids: Sequence[int], report_deadline_s: float | None = None) -> int:
+    """Have refused instances analysed again, with fresh attempts, and reported; return how many."""
     values = {
         **_NO_CLAIM,
         "state": InstanceState.RECEIVED,
@@ -219,7 +228,9 @@ def requeue(tx: Connection, instance_ids: Sequence[int]) -> int:
         "due_at": db_now(),
     }
     statement = update(Instance).where(Instance.id.in_(instance_ids), Instance.state == InstanceState.REFUSED)
-    return tx.execute(statement.values(values)).rowcount
+    touched = tx.scalars(statement.values(values).returning(Instance.study_id)).all()
+    studies.reopen_for_report(tx, sorted(set(touched)), report_deadline_s)
+    return len(touched)
 
 
 def unfinished_files(tx: Connection) -> list[tuple[int, str, int, str]]:

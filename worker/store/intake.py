@@ -22,6 +22,7 @@ from worker.schema import (
     Instance,
     InstanceState,
     Quarantined,
+    Study,
     db_now,
 )
 from worker.store import studies
@@ -101,15 +102,16 @@ def record(tx: Connection, image: NewImage, policy: ClosingPolicy) -> Recorded:
             if existing is None:
                 raise
     if _is_known(tx, existing.id, image.sha256):
-        return _record_identical(tx, existing, image)
+        return _record_identical(tx, existing, image, policy)
     if image.pixel_sha256 is not None and image.pixel_sha256 == existing.pixel_sha256:
         return _record_header(tx, existing, image, policy)
     return _record_conflict(tx, existing, image, policy)
 
 
 def _find(tx: Connection, sop_instance_uid: str) -> Row[Any] | None:
+    """Return the instance, locked: two objects of one UID that come at once are taken one after the other."""
     return tx.execute(
-        select(Instance.__table__).where(Instance.sop_instance_uid == sop_instance_uid)
+        select(Instance.__table__).where(Instance.sop_instance_uid == sop_instance_uid).with_for_update()
     ).one_or_none()
 
 
@@ -174,49 +176,42 @@ def _record_new(tx: Connection, image: NewImage, policy: ClosingPolicy) -> Recor
     return Recorded(Outcome.NEW, instance_id, study_id, image.study.priority, analyse=True)
 
 
-def _record_identical(tx: Connection, existing: Row[Any], image: NewImage) -> Recorded:
+_ANALYSE_ANEW: dict[str, Any] = {
+    "state": InstanceState.RECEIVED,
+    "reason_code": None,
+    "reason_detail": None,
+    "due_at": db_now(),
+    "attempts": 0,
+    "claims": 0,
+    "claim_owner": None,
+    "claim_token": None,
+    "claim_expires_at": None,
+}
+
+
+def _record_identical(tx: Connection, existing: Row[Any], image: NewImage, policy: ClosingPolicy) -> Recorded:
     """Change nothing, unless the copy we had was damaged: then this one heals it."""
-    healed = False
-    if existing.state == InstanceState.REFUSED and existing.reason_code == "SPOOL_FILE_DAMAGED":
-        values = {"state": InstanceState.RECEIVED, "reason_code": None, "reason_detail": None, "attempts": 0}
-        tx.execute(update(Instance).where(Instance.id == existing.id).values(**values, due_at=db_now()))
-        studies.reopen_for_report(tx, [existing.study_id])
-        healed = True
+    healed = existing.state == InstanceState.REFUSED and existing.reason_code == "SPOOL_FILE_DAMAGED"
+    if healed:
+        tx.execute(update(Instance).where(Instance.id == existing.id).values(_ANALYSE_ANEW))
+        studies.reopen_for_report(tx, [existing.study_id], policy.report_deadline_s)
     _link_association(tx, image.association, existing.study_id)
     return Recorded(Outcome.IDENTICAL, existing.id, existing.study_id, existing.priority, analyse=healed)
 
 
 def _record_header(tx: Connection, existing: Row[Any], image: NewImage, policy: ClosingPolicy) -> Recorded:
     version = existing.header_version + 1
-    study_changed = _study_uid_changed(tx, existing, image)
-    camera_changed = (existing.camera, existing.route, existing.adapter) != (
-        image.camera,
-        image.route,
-        image.adapter,
-    )
+    analyse = existing.state == InstanceState.REFUSED or _reads_differently(existing, image)
     matters = (
-        study_changed
-        or camera_changed
+        analyse
+        or _study_changed(tx, existing, image)
         or existing.patient_key != image.study.patient_key
         or existing.lateralities != _listed(image)
     )
     study_id = studies.touch(tx, image.study, policy) if matters else existing.study_id
     values: dict[str, Any] = {**_header_values(image, study_id), "header_version": version}
-    analyse = camera_changed or existing.state == InstanceState.REFUSED
     if analyse:
-        values |= {
-            "state": InstanceState.RECEIVED,
-            "reason_code": None,
-            "reason_detail": None,
-            "due_at": db_now(),
-        }
-        values |= {
-            "attempts": 0,
-            "claims": 0,
-            "claim_owner": None,
-            "claim_token": None,
-            "claim_expires_at": None,
-        }
+        values |= _ANALYSE_ANEW
     tx.execute(update(Instance).where(Instance.id == existing.id).values(values))
     _move_findings_side(tx, existing.id, image)
     _add_header_version(tx, existing.id, version, image, study_id)
@@ -224,15 +219,37 @@ def _record_header(tx: Connection, existing: Row[Any], image: NewImage, policy: 
     for touched in {study_id, existing.study_id}:
         studies.settle_content(tx, touched, policy)
     if study_id != existing.study_id:
-        studies.reopen_for_report(tx, [existing.study_id])
+        studies.reopen_for_report(tx, [existing.study_id], policy.report_deadline_s)
     return Recorded(Outcome.NEW_HEADER, existing.id, study_id, image.study.priority, analyse=analyse)
 
 
-def _study_uid_changed(tx: Connection, existing: Row[Any], image: NewImage) -> bool:
-    from worker.schema import Study
+_READING = (
+    "camera",
+    "camera_exact",
+    "route",
+    "adapter",
+    "sop_class_uid",
+    "transfer_syntax_uid",
+    "number_of_frames",
+    "rows",
+    "columns",
+)
 
-    known = tx.scalar(select(Study.study_instance_uid).where(Study.id == existing.study_id))
-    return known != image.study.study_instance_uid
+
+def _reads_differently(existing: Row[Any], image: NewImage) -> bool:
+    """Say whether the new header leads to another reading of the same pixels."""
+    return any(getattr(existing, name) != getattr(image, name) for name in _READING)
+
+
+def _study_changed(tx: Connection, existing: Row[Any], image: NewImage) -> bool:
+    """Say whether the object now belongs to another study, or to the same under another accession number."""
+    known = tx.execute(
+        select(Study.study_instance_uid, Study.accession_number).where(Study.id == existing.study_id)
+    ).one()
+    stated = image.study.accession_number
+    return known.study_instance_uid != image.study.study_instance_uid or (
+        stated is not None and stated != known.accession_number
+    )
 
 
 def _move_findings_side(tx: Connection, instance_id: int, image: NewImage) -> None:
@@ -296,8 +313,30 @@ def _link_association(tx: Connection, association: AssociationRow | None, study_
         tx.execute(insert(AssociationStudy).values(association_id=association.id, study_id=study_id))
 
 
-def discard_unacknowledged(tx: Connection, instance_id: int) -> None:
-    """Forget a row whose file never became durable: its sender was never told that we have it."""
+def discard_unacknowledged(tx: Connection, instance_id: int, policy: ClosingPolicy) -> bool:
+    """Forget a row whose file never became durable: its sender was never told that we have it.
+
+    An instance that came more than once stays: an earlier copy of it was acknowledged. Its analysis then ends
+    with SPOOL_FILE_DAMAGED, and the next copy heals it.
+
+    Returns:
+        Whether the row is gone.
+    """
+    came_again = select(Quarantined.id).where(Quarantined.instance_id == instance_id).exists()
+    study_id = tx.scalar(
+        select(Instance.study_id)
+        .where(
+            Instance.id == instance_id,
+            Instance.state == InstanceState.RECEIVED,
+            Instance.header_version == 1,
+            ~came_again,
+        )
+        .with_for_update()
+    )
+    if study_id is None:
+        return False
     tx.execute(delete(HeaderVersion).where(HeaderVersion.instance_id == instance_id))
     tx.execute(delete(Finding).where(Finding.instance_id == instance_id))
     tx.execute(delete(Instance).where(Instance.id == instance_id))
+    studies.settle_content(tx, study_id, policy)
+    return True

@@ -33,8 +33,9 @@ def started(tx: Connection, process_id: str, role: str, host: str, pid: int) -> 
 
 
 def seen(tx: Connection, process_id: str) -> None:
-    """Record that the process is alive."""
-    tx.execute(update(Process).where(Process.id == process_id).values(seen_at=db_now()))
+    """Record that the process is alive, whatever others concluded while the database was away."""
+    values = {"seen_at": db_now(), "stopped_at": None}
+    tx.execute(update(Process).where(Process.id == process_id).values(values))
 
 
 def stopped(tx: Connection, process_id: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -98,7 +99,7 @@ def _create(tx: Connection, content: StudyContent, policy: ClosingPolicy) -> int
         "reported_version": 0,
         "partial_version": 0,
         "priority": content.priority,
-        "expected_images": policy.expected_images or content.related_instances,
+        "expected_images": content.related_instances or policy.expected_images,
         "created_at": moment,
         "opened_at": moment,
         "last_image_at": moment,
@@ -125,7 +126,8 @@ def _reopen(tx: Connection, content: StudyContent, policy: ClosingPolicy) -> int
         "closed_at": None,
         "report_deadline_at": None,
         "priority": min(content.priority, row.priority),
-        "expected_images": row.expected_images or policy.expected_images or content.related_instances,
+        "expected_images": content.related_instances or row.expected_images or policy.expected_images,
+        "accession_number": content.accession_number or Study.accession_number,
         "attempts": 0,
         "due_at": None,
         "last_error": None,
@@ -177,7 +179,9 @@ def close_due(tx: Connection, policy: ClosingPolicy, limit: int = 500) -> list[t
     due = select(Study.id).where(
         Study.state == StudyState.OPEN, Study.close_due_at <= db_now(), or_(~busy, over, counted)
     )
-    return _close(tx, Study.id.in_(due.limit(limit).scalar_subquery()), policy)
+    # The due time is asked for again outside: an image may have come while we waited for the row.
+    which = and_(Study.close_due_at <= db_now(), Study.id.in_(due.limit(limit).scalar_subquery()))
+    return _close(tx, which, policy)
 
 
 def close_after_association(
@@ -185,6 +189,8 @@ def close_after_association(
 ) -> list[tuple[int, int]]:
     """Close the studies that this association touched and no other open one does; return (id, priority)."""
     mine = select(AssociationStudy.study_id).where(AssociationStudy.association_id == association_id)
+    # Locked before the look at the others: of two associations that end at once, the second sees the first.
+    tx.execute(select(Study.id).where(Study.id.in_(mine)).order_by(Study.id).with_for_update())
     others = (
         select(AssociationStudy.study_id)
         .join(Association, Association.id == AssociationStudy.association_id)
@@ -302,18 +308,56 @@ def report_failed(tx: Connection, claimed: StudyClaim, error: str, delay_s: floa
     )
 
 
-def give_back(tx: Connection, claimed: StudyClaim) -> None:
-    """Drop the claim of a report that was not begun."""
+def give_back(tx: Connection, claimed: StudyClaim, report_deadline_s: float | None = None) -> None:
+    """Drop the claim of a report that was not begun; a time is given when images are analysed anew first."""
     tx.execute(update(Study).where(_mine(claimed)).values(**_NO_CLAIM))
+    if report_deadline_s is not None:
+        _extend_deadline(tx, [claimed.study_id], report_deadline_s)
 
 
-def reopen_for_report(tx: Connection, study_ids: Sequence[int]) -> int:
-    """Ask for a new revision of closed studies (`requeue`); return how many."""
-    return tx.execute(
-        update(Study)
-        .where(Study.id.in_(study_ids))
-        .values(content_version=Study.content_version + 1, attempts=0, due_at=db_now(), last_error=None)
-    ).rowcount
+def holds(tx: Connection, claimed: StudyClaim) -> bool:
+    """Say whether the claim is still this one, and keep it so until the transaction ends."""
+    return tx.scalar(select(Study.id).where(_mine(claimed)).with_for_update()) is not None
+
+
+def is_current(tx: Connection, claimed: StudyClaim) -> bool:
+    """Say whether the study is still as it was claimed: nothing new in it, and nothing that withholds it."""
+    statement = select(Study.id).where(
+        _mine(claimed),
+        Study.state == StudyState.CLOSED,
+        Study.content_version == claimed.content_version,
+        Study.withheld_reason.is_(None),
+    )
+    return tx.scalar(statement.with_for_update()) is not None
+
+
+def reopen_for_report(
+    tx: Connection, study_ids: Sequence[int], report_deadline_s: float | None = None
+) -> int:
+    """Ask for a new revision; return of how many studies.
+
+    Args:
+        tx: The transaction.
+        study_ids: Studies whose content has changed.
+        report_deadline_s: Time for images that are analysed anew, before a partial report goes out.
+    """
+    values: dict[str, Any] = {
+        "content_version": Study.content_version + 1,
+        "attempts": 0,
+        "due_at": db_now(),
+        "last_error": None,
+    }
+    statement = update(Study).where(Study.id.in_(study_ids)).values(values)
+    changed = tx.execute(statement).rowcount
+    if report_deadline_s is not None:
+        _extend_deadline(tx, study_ids, report_deadline_s)
+    return changed
+
+
+def _extend_deadline(tx: Connection, study_ids: Sequence[int], report_deadline_s: float) -> None:
+    """A deadline that began with the closing says nothing of images that have to be analysed anew."""
+    closed = update(Study).where(Study.id.in_(study_ids), Study.state == StudyState.CLOSED)
+    tx.execute(closed.values(report_deadline_at=db_now(report_deadline_s)))
 
 
 def release_owner(tx: Connection, owner: str) -> None:

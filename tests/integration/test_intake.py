@@ -1,0 +1,367 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from factories.runtime import (
+    analyse_all,
+    caller,
+    close_studies,
+    execute,
+    fundus_of_grade,
+    make_runtime,
+    offer,
+    report_all,
+    row,
+    rows,
+    run_to_report,
+    value,
+    woken,
+)
+from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from dicom_io.listener import TurnedAway
+from worker.dispatch import Job
+from worker.errors import DatabaseUnreachableError
+from worker.intake import Intake
+from worker.runtime import Runtime
+from worker.store import images
+
+STUDY, OTHER_STUDY = "1.2.3.4", "1.2.3.5"
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, database_url: str) -> Iterator[Runtime]:
+    made = make_runtime(tmp_path, database_url=database_url)
+    yield made
+    made.close()
+
+
+def _fundus(sop_uid: str = "1.2.3.4.1", **options: Any) -> Any:
+    return fundus_of_grade(
+        **{"grade": 2, "study_uid": STUDY, "series_uid": "1.2.3.4.0", **options}, sop_uid=sop_uid
+    )
+
+
+def _current_report(runtime: Runtime) -> Any:
+    found = row(runtime, "SELECT spool_path FROM reports WHERE state = 'WRITTEN'")
+    return dcmread(runtime.spool.path(found["spool_path"]))
+
+
+class TestNewObject:
+    def test_it_is_a_file_and_a_row_and_its_analysis_is_woken(self, runtime: Runtime) -> None:
+        ds = _fundus()
+        assert offer(runtime, ds) == 0
+        found = row(runtime, "SELECT * FROM instances")
+        assert (found["state"], found["route"], found["camera"]) == ("RECEIVED", "labelled", "kowa-vx-10")
+        stored = dcmread(runtime.spool.path(found["spool_path"]))
+        assert stored.SOPInstanceUID == ds.SOPInstanceUID
+        assert woken(runtime, Job.ANALYSE) == [found["id"]]
+
+    @pytest.mark.parametrize(
+        ("requested", "dimse", "priority"),
+        [("STAT", 0, 0), ("HIGH", 2, 1), ("", 1, 1), ("", 0, 2), ("", 2, 3), ("LOW", 1, 3), ("ODD", 1, 1)],
+    )
+    def test_its_priority_is_the_requested_one_else_that_of_the_message(
+        self, tmp_path: Path, requested: str, dimse: int, priority: int
+    ) -> None:
+        runtime = make_runtime(tmp_path)
+        offer(runtime, _fundus(RequestedProcedurePriority=requested), priority=dimse)
+        assert value(runtime, "SELECT priority FROM instances") == priority
+        assert value(runtime, "SELECT priority FROM studies") == priority
+        runtime.close()
+
+    def test_odd_values_of_a_header_are_no_reason_to_refuse_it(self, runtime: Runtime) -> None:
+        ds = _fundus(
+            accession="A" * 100,
+            manufacturer="M" * 100,
+            model="X" * 200,
+            NumberOfStudyRelatedInstances="999999999999",
+        )
+        assert offer(runtime, ds) == 0
+        assert value(runtime, "SELECT expected_images FROM studies") == 2**31 - 1
+        assert value(runtime, "SELECT accession_number FROM studies") == "A" * 64
+
+    def test_a_camera_key_made_from_a_long_model_name_is_cut(self, runtime: Runtime) -> None:
+        assert offer(runtime, _fundus(manufacturer="SIMULATED", model="blue " * 20)) == 0
+        assert len(value(runtime, "SELECT camera FROM instances")) <= 48
+
+
+class TestIdenticalBytes:
+    def test_they_change_nothing(self, runtime: Runtime) -> None:
+        ds = _fundus()
+        offer(runtime, ds)
+        run_to_report(runtime)
+        before = row(runtime, "SELECT * FROM studies")
+        assert offer(runtime, ds, peer=caller(2)) == 0
+        assert row(runtime, "SELECT * FROM studies") == before
+        assert value(runtime, "SELECT count(*) FROM header_versions") == 1
+
+    def test_they_heal_a_copy_that_was_damaged(self, runtime: Runtime) -> None:
+        # Given an image whose file was lost, and which was refused for that
+        ds = _fundus()
+        offer(runtime, ds)
+        runtime.spool.path(value(runtime, "SELECT spool_path FROM instances")).write_bytes(b"rotten")
+        run_to_report(runtime)
+        found = row(runtime, "SELECT state, reason_code FROM instances")
+        assert tuple(found.values()) == ("REFUSED", "SPOOL_FILE_DAMAGED")
+        # When it is sent again
+        assert offer(runtime, ds) == 0
+        run_to_report(runtime)
+        # Then it is read
+        assert value(runtime, "SELECT state FROM instances") == "ANALYSED"
+        assert value(runtime, "SELECT grade FROM v_eye_results") == 2
+
+
+class TestSamePixelsOtherHeader:
+    def test_a_corrected_side_reopens_the_study_and_the_new_report_names_its_predecessor(
+        self, runtime: Runtime
+    ) -> None:
+        # Given a reported study
+        offer(runtime, _fundus(laterality="R"))
+        run_to_report(runtime)
+        first = row(runtime, "SELECT id, sop_instance_uid FROM reports")
+        # When the side is corrected
+        assert offer(runtime, _fundus(laterality="L")) == 0
+        assert value(runtime, "SELECT state FROM studies") == "OPEN"
+        assert value(runtime, "SELECT state FROM instances") == "ANALYSED"
+        run_to_report(runtime)
+        # Then the second revision says so, and names the first
+        revisions = rows(runtime, "SELECT revision, state, predecessor_id FROM reports ORDER BY id")
+        assert [tuple(each.values()) for each in revisions] == [
+            (1, "SUPERSEDED", None),
+            (2, "WRITTEN", first["id"]),
+        ]
+        assert value(runtime, "SELECT laterality FROM v_eye_results") == "L"
+        (study,) = _current_report(runtime).PredecessorDocumentsSequence
+        named = study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+        assert named == first["sop_instance_uid"]
+
+    def test_a_change_that_the_report_does_not_state_makes_no_revision(self, runtime: Runtime) -> None:
+        offer(runtime, _fundus())
+        run_to_report(runtime)
+        assert offer(runtime, _fundus(SeriesDescription="other")) == 0
+        run_to_report(runtime)
+        assert value(runtime, "SELECT count(*) FROM reports") == 1
+        assert value(runtime, "SELECT header_version FROM instances") == 2
+
+    def test_a_corrected_accession_number_is_reported(self, runtime: Runtime) -> None:
+        offer(runtime, _fundus(accession="WRONG"))
+        run_to_report(runtime)
+        offer(runtime, _fundus(accession="RIGHT"))
+        run_to_report(runtime)
+        assert value(runtime, "SELECT accession_number FROM v_eye_results") == "RIGHT"
+        assert _current_report(runtime).AccessionNumber == "RIGHT"
+
+    def test_an_image_that_moves_to_another_study_is_reported_in_both(self, runtime: Runtime) -> None:
+        # Given two images of one study
+        offer(runtime, _fundus("1.2.3.4.1", laterality="R"))
+        offer(runtime, _fundus("1.2.3.4.2", laterality="L", grade=0))
+        run_to_report(runtime)
+        # When one turns out to belong to another
+        offer(runtime, _fundus("1.2.3.4.2", laterality="L", grade=0, study_uid=OTHER_STUDY))
+        run_to_report(runtime)
+        # Then each study has a current report with its own image
+        found = rows(runtime, "SELECT study_instance_uid, laterality, revision FROM v_eye_results ORDER BY 1")
+        assert [tuple(each.values()) for each in found] == [(STUDY, "R", 2), (OTHER_STUDY, "L", 1)]
+
+    def test_the_study_that_its_only_image_left_waits_for_nothing(self, runtime: Runtime) -> None:
+        offer(runtime, _fundus())
+        run_to_report(runtime)
+        offer(runtime, _fundus(study_uid=OTHER_STUDY))
+        run_to_report(runtime)
+        found = row(
+            runtime,
+            "SELECT content_version, reported_version, claim_token FROM studies "
+            "WHERE study_instance_uid = :uid",
+            uid=STUDY,
+        )
+        assert found["content_version"] == found["reported_version"]
+        assert found["claim_token"] is None
+
+    def test_another_camera_means_another_analysis(self, runtime: Runtime) -> None:
+        # Given an image read as one of the labelled camera
+        offer(runtime, _fundus(grade=1))
+        run_to_report(runtime)
+        assert value(runtime, "SELECT grade FROM findings") == 1
+        # When it turns out to come from one that has an adapter (20 more green)
+        assert offer(runtime, _fundus(grade=1, manufacturer="SIMULATED", model="blue")) == 0
+        assert value(runtime, "SELECT state FROM instances") == "RECEIVED"
+        run_to_report(runtime)
+        # Then it was read again, that way
+        found = row(runtime, "SELECT route, adapter FROM findings")
+        assert tuple(found.values()) == ("adapter", "simulated-blue")
+        assert value(runtime, "SELECT max(revision) FROM reports") == 2
+
+    def test_a_refused_image_gets_another_chance_and_the_study_another_report(self, runtime: Runtime) -> None:
+        # Given an image that its header calls monochrome
+        pixels: dict[str, Any] = {"grade": 2, "transfer_syntax": ExplicitVRLittleEndian}
+        offer(runtime, _fundus(**pixels, PhotometricInterpretation="MONOCHROME2"))
+        run_to_report(runtime)
+        assert value(runtime, "SELECT reason_code FROM instances") == "NOT_COLOUR"
+        # When the header is corrected, in nothing that a row shows
+        offer(runtime, _fundus(**pixels))
+        run_to_report(runtime)
+        # Then the report knows
+        assert value(runtime, "SELECT state FROM instances") == "ANALYSED"
+        assert value(runtime, "SELECT grade FROM v_eye_results") == 2
+
+    def test_the_result_of_a_running_analysis_takes_the_corrected_side(self, runtime: Runtime) -> None:
+        offer(runtime, _fundus(laterality="R"))
+        instance = value(runtime, "SELECT id FROM instances")
+        claimed = runtime.database.write(images.claim, instance, "somebody", 60.0)
+        assert claimed is not None
+        offer(runtime, _fundus(laterality="L"))
+        execute(runtime, "UPDATE instances SET claim_expires_at = NULL")
+        analyse_all(runtime)
+        assert value(runtime, "SELECT laterality FROM findings") == "L"
+
+
+class TestOtherPixels:
+    def test_they_are_kept_aside_and_the_report_is_withheld(self, runtime: Runtime) -> None:
+        # Given an image
+        offer(runtime, _fundus(grade=0))
+        # When another picture comes under its UID
+        assert offer(runtime, _fundus(grade=4)) == 0
+        # Then the second file is in quarantine, and nothing is reported
+        aside = row(runtime, "SELECT * FROM quarantined")
+        assert runtime.spool.path(aside["spool_path"]).exists()
+        assert not list(Path(runtime.spool.path("objects")).rglob(f"{aside['sha256']}*"))
+        run_to_report(runtime)
+        assert value(runtime, "SELECT withheld_reason FROM studies") == "UID_CONFLICT"
+        assert value(runtime, "SELECT count(*) FROM reports") == 0
+        # And the same once more makes no new row
+        assert offer(runtime, _fundus(grade=4)) == 0
+        assert value(runtime, "SELECT count(*) FROM quarantined") <= 2
+
+    def test_a_report_that_is_being_written_is_not_finished(self, runtime: Runtime) -> None:
+        # Given a conflict that comes while the report is built
+        offer(runtime, _fundus(grade=0))
+        analyse_all(runtime)
+        close_studies(runtime)
+        real = runtime.spool.write_durable
+
+        def meanwhile(path: str, data: bytes) -> None:
+            real(path, data)
+            offer(runtime, _fundus(grade=4))
+
+        with patch.object(runtime.spool, "write_durable", meanwhile):
+            report_all(runtime)
+        assert rows(runtime, "SELECT * FROM reports WHERE state = 'WRITTEN'") == []
+        assert value(runtime, "SELECT claim_token FROM studies") is None
+
+
+class TestPatientConflict:
+    def test_two_patients_in_one_study_withhold_it_until_one_is_corrected(self, runtime: Runtime) -> None:
+        offer(runtime, _fundus("1.2.3.4.1", patient_id="A"))
+        offer(runtime, _fundus("1.2.3.4.2", patient_id="B", laterality="L"))
+        run_to_report(runtime)
+        assert value(runtime, "SELECT withheld_reason FROM studies") == "PATIENT_CONFLICT"
+        assert value(runtime, "SELECT count(*) FROM reports") == 0
+        # When the wrong identity is corrected
+        offer(runtime, _fundus("1.2.3.4.2", patient_id="A", laterality="L"))
+        run_to_report(runtime)
+        # Then the report is written
+        assert value(runtime, "SELECT withheld_reason FROM studies") is None
+        assert value(runtime, "SELECT count(*) FROM v_eye_results") == 2
+
+    def test_no_table_holds_the_identity(self, runtime: Runtime) -> None:
+        offer(runtime, _fundus(patient_id="PATIENT7", patient_name="Doe^Jane"))
+        everything = repr(
+            [
+                rows(runtime, f"SELECT * FROM {table}")  # noqa: S608 - names from the list below
+                for table in ("instances", "studies", "header_versions", "associations")
+            ]
+        )
+        assert "PATIENT7" not in everything
+        assert "Doe" not in everything
+
+
+class TestAtOnce:
+    def test_one_object_over_many_associations_is_one_row(self, runtime: Runtime) -> None:
+        ds = [_fundus()] * 6
+        with ThreadPoolExecutor(6) as pool:
+            statuses = list(
+                pool.map(lambda pair: offer(runtime, pair[1], peer=caller(pair[0])), enumerate(ds, 1))
+            )
+        assert statuses == [0] * 6
+        assert value(runtime, "SELECT count(*) FROM instances") == 1
+        assert value(runtime, "SELECT count(*) FROM header_versions") == 1
+        assert value(runtime, "SELECT content_version FROM studies") == 1
+
+    def test_images_of_one_new_study_meet_in_one_row(self, runtime: Runtime) -> None:
+        objects = [_fundus(f"1.2.3.4.{number}") for number in range(1, 9)]
+        with ThreadPoolExecutor(8) as pool:
+            statuses = list(
+                pool.map(lambda pair: offer(runtime, pair[1], peer=caller(pair[0])), enumerate(objects, 1))
+            )
+        assert statuses == [0] * 8
+        assert value(runtime, "SELECT content_version FROM studies") == 8
+        assert value(runtime, "SELECT count(*) FROM association_studies") == 8
+
+    def test_corrections_of_one_header_are_taken_one_after_the_other(self, runtime: Runtime) -> None:
+        offer(runtime, _fundus())
+        corrected = [_fundus(accession=f"ACC{number}") for number in range(6)]
+        with ThreadPoolExecutor(6) as pool:
+            assert list(pool.map(lambda ds: offer(runtime, ds), corrected)) == [0] * 6
+        assert value(runtime, "SELECT header_version FROM instances") == 7
+        assert value(runtime, "SELECT count(*) FROM header_versions") == 7
+
+
+class TestTheDoor:
+    def test_a_full_disk_is_a_transient_refusal(self, tmp_path: Path) -> None:
+        runtime = make_runtime(tmp_path, spool={"reserve_mb": 10_000_000})
+        assert offer(runtime, _fundus()) == 0xA700
+        assert rows(runtime, "SELECT * FROM instances") == []
+        runtime.close()
+
+    def test_another_object_than_announced_is_refused(self, runtime: Runtime) -> None:
+        ds = _fundus()
+        original = Intake.object_received
+
+        def announce_another(self: Intake, received: Any) -> int:
+            return original(self, replace(received, sop_instance_uid=generate_uid()))
+
+        with patch.object(Intake, "object_received", announce_another):
+            assert offer(runtime, ds) == 0xA900
+        assert rows(runtime, "SELECT * FROM instances") == []
+
+    def test_a_database_that_is_away_is_a_transient_refusal_and_loses_nothing(self, runtime: Runtime) -> None:
+        ds = _fundus()
+        with patch.object(runtime.database, "submit", side_effect=DatabaseUnreachableError("away")):
+            assert offer(runtime, ds) == 0xA700
+        assert offer(runtime, ds) == 0
+        assert value(runtime, "SELECT count(*) FROM instances") == 1
+
+    def test_what_is_turned_away_is_a_row_and_repeats_are_counted(self, runtime: Runtime) -> None:
+        intake = Intake(runtime)
+        probe = TurnedAway("ASSOCIATION", "CALLING_AE_UNKNOWN", caller(), 0x10103)
+        for _ in range(3):
+            intake.turned_away(probe)
+        found = rows(runtime, "SELECT reason_code, count, calling_ae FROM rejections")
+        assert {each["reason_code"] for each in found} == {"CALLING_AE_UNKNOWN"}
+        assert sum(each["count"] for each in found) == 3
+        assert len(found) <= 2
+
+    def test_what_names_an_object_has_a_row_of_its_own(self, runtime: Runtime) -> None:
+        lost = TurnedAway("STORE", "UNREADABLE_OBJECT", caller(), 0xC210, sop_instance_uid="1.2.3")
+        for _ in range(2):
+            Intake(runtime).turned_away(lost)
+        assert [each["count"] for each in rows(runtime, "SELECT count FROM rejections")] == [1, 1]
+
+    def test_what_a_hostile_peer_says_of_itself_is_a_row_all_the_same(self, runtime: Runtime) -> None:
+        peer = replace(caller(), calling_ae="EVIL\x00AE\ud800", host="h" * 100)
+        rejection = TurnedAway("CONTEXT", "CONTEXT_NOT_ACCEPTED", peer, sop_class_uid="1.2\x00" + "9" * 100)
+        Intake(runtime).turned_away(rejection)
+        assert value(runtime, "SELECT calling_ae FROM rejections") == "EVILAE?"
+
+    def test_a_rejection_that_cannot_be_recorded_ends_nothing(self, runtime: Runtime) -> None:
+        with patch.object(runtime.database, "write", side_effect=DatabaseUnreachableError("away")):
+            Intake(runtime).turned_away(TurnedAway("CONNECTION", "CONNECTION_PROBE", caller()))
+        assert rows(runtime, "SELECT * FROM rejections") == []
