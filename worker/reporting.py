@@ -16,6 +16,7 @@ from io import BytesIO
 import pydicom
 import structlog
 
+from dicom_io.errors import SpoolDamagedError
 from dicom_io.laterality import Laterality
 from dicom_io.report import build_report, to_bytes
 from dicom_io.report_content import (
@@ -32,7 +33,7 @@ from worker.grading import EyeResult, ImageResult, grade_eyes
 from worker.reasons import reason
 from worker.routing import judge
 from worker.runtime import Runtime
-from worker.schema import InstanceState
+from worker.schema import InstanceState, ReportState
 from worker.store import images, reports, studies
 from worker.store.reports import DestinationRow, EyeRow, ImageRow, ReportRow
 from worker.store.studies import StudyClaim
@@ -54,6 +55,7 @@ def report(runtime: Runtime, study_id: int) -> None:
         _report(runtime, claimed)
     except ClaimLostError:
         log.warning("report_claim_lost", study_instance_uid=claimed.study_instance_uid)
+        runtime.database.write(studies.give_back, claimed)
     except Exception as error:
         jobs = runtime.settings.jobs
         log.exception("report_failed", study_instance_uid=claimed.study_instance_uid)
@@ -71,6 +73,8 @@ def _report(runtime: Runtime, claimed: StudyClaim) -> None:
         log.warning("study_without_images", study_instance_uid=claimed.study_instance_uid)
         database.write(studies.reported, claimed)
         return
+    if not claimed.partial and any(row.state == InstanceState.RECEIVED for row in rows):
+        raise ClaimLostError(f"study {claimed.study_instance_uid} has a new image")
     headers = database.read(reports.header_digests, claimed.study_id)
     digest = inputs_hash(runtime, claimed, rows, headers)
     revision = _revision(runtime, claimed, digest)
@@ -82,8 +86,9 @@ def _report(runtime: Runtime, claimed: StudyClaim) -> None:
 
 def _analyse_again(runtime: Runtime, claimed: StudyClaim, instance_ids: Sequence[int]) -> None:
     """Have images that an earlier bundle read be read by the active one: no report mixes two."""
+    deadline_s = runtime.settings.study.report_deadline_s
     runtime.database.write(images.reanalyse, instance_ids)
-    runtime.database.write(studies.give_back, claimed)
+    runtime.database.write(studies.give_back, claimed, deadline_s)
     for instance_id in instance_ids:
         runtime.dispatcher.wake(Job.ANALYSE, instance_id)
 
@@ -110,15 +115,16 @@ def inputs_hash(
 def _revision(runtime: Runtime, claimed: StudyClaim, digest: str) -> ReportRow | None:
     """Return the PENDING revision to write; None when the current one says the same already."""
     latest = runtime.database.read(reports.latest, claimed.study_id, runtime.bundle_pk)
-    unfinished = latest is not None and latest.state == "PENDING"
-    if latest is not None and latest.inputs_hash == digest:
-        return latest if unfinished else None
-    if latest is None:
-        number, predecessor, replaces = 1, None, None
-    elif unfinished:
-        number, predecessor, replaces = latest.revision, latest.predecessor_id, latest.id
-    else:
-        number, predecessor, replaces = latest.revision + 1, latest.id, None
+    current = runtime.database.read(reports.current, claimed.study_id)
+    predecessor = None if current is None else current.id
+    replaces = None
+    number = 1 if latest is None else latest.revision + 1
+    if latest is not None and latest.state == ReportState.PENDING:
+        if (latest.inputs_hash, latest.predecessor_id) == (digest, predecessor):
+            return latest
+        number, replaces = latest.revision, latest.id
+    elif current is not None and latest == current and current.inputs_hash == digest:
+        return None
     study, bundle = claimed.study_instance_uid, runtime.bundle.digest
     values = {
         "bundle_pk": runtime.bundle_pk,
@@ -146,7 +152,7 @@ def _write(runtime: Runtime, claimed: StudyClaim, revision: ReportRow, rows: Seq
     if revision.predecessor_id is not None:
         predecessor = runtime.database.read(reports.by_id, revision.predecessor_id)
     content = report_content(runtime, revision, predecessor, rows, eyes)
-    data = to_bytes(build_report(content, _evidence(runtime, rows)))
+    data = to_bytes(build_report(content, _evidence(runtime, claimed.study_instance_uid, rows)))
     path = f"reports/{revision.sop_instance_uid}.dcm"
     runtime.spool.write_durable(path, data)
     labels = runtime.bundle.manifest.labels
@@ -171,13 +177,36 @@ def _write(runtime: Runtime, claimed: StudyClaim, revision: ReportRow, rows: Seq
         runtime.dispatcher.wake(Job.DELIVER, destination.name)
 
 
-def _evidence(runtime: Runtime, rows: Sequence[ImageRow]) -> list[pydicom.Dataset]:
-    """Read the headers that the report refers to and copies patient and study from."""
-    paths = {row.sop_instance_uid: (row.spool_path, row.sha256) for row in rows}
-    return [
-        pydicom.dcmread(BytesIO(runtime.spool.read_verified(path, sha256)), stop_before_pixels=True)
-        for path, sha256 in paths.values()
-    ]
+def _evidence(runtime: Runtime, study_instance_uid: str, rows: Sequence[ImageRow]) -> list[pydicom.Dataset]:
+    """Read the headers that the report refers to and copies patient and study from.
+
+    Raises:
+        SpoolDamagedError: No file of the study is readable.
+    """
+    evidence: list[pydicom.Dataset] = []
+    damaged: list[tuple[ImageRow, SpoolDamagedError]] = []
+    for row in {row.sop_instance_uid: row for row in rows}.values():
+        try:
+            data = runtime.spool.read_verified(row.spool_path, row.sha256)
+        except SpoolDamagedError as error:
+            log.error("evidence_damaged", sop_instance_uid=row.sop_instance_uid, error=str(error))
+            damaged.append((row, error))
+        else:
+            evidence.append(pydicom.dcmread(BytesIO(data), stop_before_pixels=True))
+    if damaged and not evidence:
+        raise damaged[0][1]
+    # One lost file does not keep the rest of its study from being reported: it is referred to by its row.
+    return evidence + [_reference(row, study_instance_uid) for row, _ in damaged]
+
+
+def _reference(row: ImageRow, study_instance_uid: str) -> pydicom.Dataset:
+    """Return as much of an image's header as its row knows."""
+    reference = pydicom.Dataset()
+    reference.SOPClassUID = row.sop_class_uid
+    reference.SOPInstanceUID = row.sop_instance_uid
+    reference.SeriesInstanceUID = row.series_instance_uid
+    reference.StudyInstanceUID = study_instance_uid
+    return reference
 
 
 def image_result(row: ImageRow) -> ImageResult:

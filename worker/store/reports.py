@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from worker.errors import ClaimLostError
 from worker.schema import (
@@ -102,7 +103,8 @@ def bundle_key(
     tx: Connection, *, bundle_id: str, version: str, digest: str, training_camera: str, activate: bool
 ) -> int:
     """Return the key of the bundle's row, made on first use; `activate` makes it the only active one."""
-    key = tx.scalar(select(Bundle.id).where(Bundle.digest == digest))
+    known = select(Bundle.id).where(Bundle.digest == digest)
+    key = tx.scalar(known)
     if key is None:
         values = {
             "bundle_id": bundle_id,
@@ -112,7 +114,11 @@ def bundle_key(
             "active": activate,
             "first_seen_at": db_now(),
         }
-        key = tx.execute(insert(Bundle).values(values).returning(Bundle.id)).scalar_one()
+        try:
+            with tx.begin_nested():
+                key = tx.execute(insert(Bundle).values(values).returning(Bundle.id)).scalar_one()
+        except IntegrityError:  # another process that starts now was first
+            key = tx.execute(known).scalar_one()
     if activate:
         tx.execute(update(Bundle).where(Bundle.id != key, Bundle.active).values(active=False))
         tx.execute(update(Bundle).where(Bundle.id == key, ~Bundle.active).values(active=True))
@@ -204,13 +210,26 @@ def latest(tx: Connection, study_id: int, bundle_pk: int) -> ReportRow | None:
     return None if row is None else _row(row)
 
 
+def current(tx: Connection, study_id: int) -> ReportRow | None:
+    """Return the revision that destinations hold as valid, whichever bundle it is of."""
+    statement = select(*_COLUMNS).where(Report.study_id == study_id, Report.state == ReportState.WRITTEN)
+    row = tx.execute(statement.order_by(Report.id.desc()).limit(1)).one_or_none()
+    return None if row is None else _row(row)
+
+
 def by_id(tx: Connection, report_id: int) -> ReportRow:
     """Return one revision."""
     return _row(tx.execute(select(*_COLUMNS).where(Report.id == report_id)).one())
 
 
 def begin(tx: Connection, claimed: StudyClaim, values: dict[str, Any], replaces: int | None) -> ReportRow:
-    """Make the PENDING row of a revision; `replaces` is a PENDING row of an attempt that did not end."""
+    """Make the PENDING row of a revision; `replaces` is a PENDING row of an attempt that did not end.
+
+    Raises:
+        ClaimLostError: Somebody else took the study over; nothing is written.
+    """
+    if not studies.holds(tx, claimed):
+        raise ClaimLostError(f"the claim on study {claimed.study_instance_uid} was lost")
     if replaces is not None:
         tx.execute(
             update(Report).where(Report.id == replaces, Report.state == ReportState.PENDING).values(values)
@@ -240,10 +259,11 @@ def finish(
     """Make the revision the current one, with its eye results and deliveries, in one transaction.
 
     Raises:
-        ClaimLostError: Somebody else took the study over; nothing is written.
+        ClaimLostError: Somebody else took the study over, or something came in meanwhile that the report
+            does not know; nothing is written.
     """
-    if not studies.reported(tx, claimed):
-        raise ClaimLostError(f"the claim on study {claimed.study_instance_uid} was lost")
+    if not studies.is_current(tx, claimed) or not studies.reported(tx, claimed):
+        raise ClaimLostError(f"study {claimed.study_instance_uid} was taken over or has changed")
     if report.predecessor_id is not None:
         _supersede(tx, report.predecessor_id)
     written = update(Report).where(Report.id == report.id, Report.state == ReportState.PENDING)
