@@ -7,7 +7,11 @@ answers and refuses is tried `max_attempts` times, then the delivery is a dead l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
 
 import structlog
 
@@ -16,12 +20,17 @@ from worker.backoff import backoff_s
 from worker.runtime import Runtime
 from worker.settings import Destination
 from worker.store import deliveries, leases
+from worker.store.clock import now
 from worker.store.deliveries import DueDelivery
 
 log = structlog.get_logger(__name__)
 _LEASE_S = 120.0
+_RENEW_S = 20.0
+"""The lease is renewed when an association has lasted so long since the last time."""
+_NO_ASSOCIATION = frozenset({"PEER_UNREACHABLE", "PEER_REJECTED_ASSOCIATION"})
+"""The destination, not the report, is the matter. (A lost connection may be the report's doing.)"""
 _BATCH = 50
-"""Reports an association at most: the lease is renewed between two of them."""
+"""Reports an association at most."""
 
 
 def deliver(runtime: Runtime, name: str) -> None:
@@ -31,9 +40,10 @@ def deliver(runtime: Runtime, name: str) -> None:
         log.error("destination_unknown", destination=name, remedy="add the [[destination]] again, or requeue")
         return
     lease = f"deliver:{name}"
-    while (token := runtime.database.write(leases.acquire, lease, runtime.process_id, _LEASE_S)) is not None:
+    lease_s = max(_LEASE_S, 4 * runtime.settings.timeout_s(destination))
+    while (token := runtime.database.write(leases.acquire, lease, runtime.process_id, lease_s)) is not None:
         try:
-            _drain(runtime, destination, lease, token)
+            _drain(runtime, destination, partial(runtime.database.write, leases.renew, lease, token, lease_s))
         finally:
             runtime.database.write(leases.release, lease, token)
         # Somebody whose wake-up found the lease taken relies on this second look.
@@ -41,12 +51,11 @@ def deliver(runtime: Runtime, name: str) -> None:
             return
 
 
-def _drain(runtime: Runtime, destination: Destination, lease: str, token: str) -> None:
-    while not runtime.stopping.is_set():
+def _drain(runtime: Runtime, destination: Destination, renew: Callable[[], bool]) -> None:
+    going_on = True
+    while going_on and not runtime.stopping.is_set():
         due = runtime.database.read(deliveries.due, destination.name, _BATCH)
-        if not due or not runtime.database.write(leases.renew, lease, token, _LEASE_S):
-            return
-        _send(runtime, destination, due)
+        going_on = bool(due) and renew() and _send(runtime, destination, due, renew)
 
 
 def peer_of(runtime_settings_ae: str, destination: Destination, timeout_s: float) -> Peer:
@@ -60,7 +69,10 @@ def peer_of(runtime_settings_ae: str, destination: Destination, timeout_s: float
     )
 
 
-def _send(runtime: Runtime, destination: Destination, due: Sequence[DueDelivery]) -> None:
+def _send(
+    runtime: Runtime, destination: Destination, due: Sequence[DueDelivery], renew: Callable[[], bool]
+) -> bool:
+    """Send over one association; False when there is nothing to be gained from a further one now."""
     settings = runtime.settings
     peer = peer_of(settings.listener.ae_title, destination, settings.timeout_s(destination))
     parcels = [
@@ -68,8 +80,45 @@ def _send(runtime: Runtime, destination: Destination, due: Sequence[DueDelivery]
         for each in due
     ]
     by_id = {each.id: each for each in due}
+    renewed = time.monotonic()
     for outcome in send(peer, parcels):
+        if outcome.retryable and outcome.reason_code in _NO_ASSOCIATION:
+            _postpone(runtime, destination, due, outcome)
+            return False
         _record(runtime, destination, by_id[outcome.key], outcome)
+        if runtime.stopping.is_set():
+            return False
+        if time.monotonic() - renewed > _RENEW_S:
+            if not renew():  # somebody took over: what is left is theirs
+                return False
+            renewed = time.monotonic()
+    return True
+
+
+def _postpone(
+    runtime: Runtime, destination: Destination, due: Sequence[DueDelivery], outcome: Outcome
+) -> None:
+    """Put off all that is due: the longer the oldest has waited, the longer until the next try."""
+    delay_s = _delay_s(runtime, min(each.created_at for each in due))
+    code = outcome.reason_code or "PEER_UNREACHABLE"
+    count = runtime.database.write(
+        deliveries.postpone, destination.name, reason_code=code, detail=outcome.detail, delay_s=delay_s
+    )
+    log.warning(
+        "destination_unreachable",
+        destination=destination.name,
+        reason_code=code,
+        reports=count,
+        retry_s=round(delay_s, 1),
+    )
+
+
+def _delay_s(runtime: Runtime, since: datetime) -> float:
+    """Return when to try again what does not count as an attempt: the wait doubles with the time gone by."""
+    settings = runtime.settings.delivery
+    waited_s = max(0.0, (runtime.database.read(now) - since).total_seconds())
+    failures = 1 + int(math.log2(1 + waited_s / settings.retry_base_s))
+    return backoff_s(failures, settings.retry_base_s, settings.retry_max_s)
 
 
 def _record(runtime: Runtime, destination: Destination, delivery: DueDelivery, outcome: Outcome) -> None:
@@ -91,7 +140,11 @@ def _record(runtime: Runtime, destination: Destination, delivery: DueDelivery, o
         runtime.database.write(deliveries.dead, delivery.id, reason_code=code, detail=outcome.detail)
         log.error("delivery_dead", reason_code=code, status=outcome.status, **fields)
         return
-    delay_s = backoff_s(attempts, settings.retry_base_s, settings.retry_max_s)
+    delay_s = (
+        backoff_s(attempts, settings.retry_base_s, settings.retry_max_s)
+        if answered
+        else _delay_s(runtime, delivery.created_at)
+    )
     runtime.database.write(
         deliveries.failed,
         delivery.id,

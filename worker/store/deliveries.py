@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, and_, select, update
 
-from worker.schema import Delivery, DeliveryState, Report, db_now
+from worker.schema import Delivery, DeliveryState, Report, Study, db_now
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,19 @@ class DueDelivery:
     sop_instance_uid: str
     study_instance_uid: str
     attempts: int
+    created_at: datetime
+
+
+def _sendable(destination: str | None = None) -> ColumnElement[bool]:
+    """Due, and of a study that nothing withholds: a conflict may have come after its report was written."""
+    withheld = (
+        select(Study.id)
+        .join(Report, Report.study_id == Study.id)
+        .where(Report.id == Delivery.report_id, Study.withheld_reason.is_not(None))
+        .exists()
+    )
+    due = and_(Delivery.state == DeliveryState.PENDING, Delivery.due_at <= db_now(), ~withheld)
+    return due if destination is None else and_(due, Delivery.destination == destination)
 
 
 def due(tx: Connection, destination: str, limit: int) -> list[DueDelivery]:
@@ -32,13 +46,10 @@ def due(tx: Connection, destination: str, limit: int) -> list[DueDelivery]:
             Report.sop_instance_uid,
             Report.study_instance_uid,
             Delivery.attempts,
+            Delivery.created_at,
         )
         .join(Report, Report.id == Delivery.report_id)
-        .where(
-            Delivery.state == DeliveryState.PENDING,
-            Delivery.destination == destination,
-            Delivery.due_at <= db_now(),
-        )
+        .where(_sendable(destination))
         .order_by(Delivery.due_at, Delivery.id)
         .limit(limit)
     )
@@ -47,10 +58,7 @@ def due(tx: Connection, destination: str, limit: int) -> list[DueDelivery]:
 
 def due_destinations(tx: Connection) -> list[str]:
     """Return the names of destinations for which something is due."""
-    statement = select(Delivery.destination).where(
-        Delivery.state == DeliveryState.PENDING, Delivery.due_at <= db_now()
-    )
-    return sorted(tx.scalars(statement.distinct()))
+    return sorted(tx.scalars(select(Delivery.destination).where(_sendable()).distinct()))
 
 
 def accepted(tx: Connection, delivery_id: int, warning: str | None) -> bool:
@@ -63,7 +71,7 @@ def accepted(tx: Connection, delivery_id: int, warning: str | None) -> bool:
         "accepted_at": db_now(),
         "attempts": Delivery.attempts + 1,
         "reason_code": None,
-        "reason_detail": warning,
+        "reason_detail": None if warning is None else warning[:200],
     }
     return bool(tx.execute(statement.values(values)).rowcount)
 
@@ -82,6 +90,16 @@ def failed(
             reason_detail=detail[:200],
         )
     )
+
+
+def postpone(tx: Connection, destination: str, *, reason_code: str, detail: str, delay_s: float) -> int:
+    """Put off everything that is due for a destination that cannot be reached; return how many.
+
+    In one statement, and together: the next look is one association again, however much has piled up.
+    """
+    statement = update(Delivery).where(_sendable(destination))
+    values = {"due_at": db_now(delay_s), "reason_code": reason_code, "reason_detail": detail[:200]}
+    return tx.execute(statement.values(values)).rowcount
 
 
 def dead(tx: Connection, delivery_id: int, *, reason_code: str, detail: str) -> None:
