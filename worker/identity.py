@@ -34,9 +34,9 @@ class Identity:
         Raises:
             IdentityKeyError: Missing, shorter than 16 bytes, or readable by others.
         """
-        if create and not path.exists():
-            _make_key(path)
         try:
+            if create and not path.exists():
+                _make_key(path)
             key = path.read_bytes().strip()
             mode = path.stat().st_mode
         except OSError as error:
@@ -59,7 +59,7 @@ class Identity:
 def _make_key(path: Path) -> None:
     """Write a new key under a temporary name, so that a second process never reads half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(secrets.token_hex(_KEY_BYTES).encode())

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import structlog
-from dicom_io.camera import CameraRules
 
+from dicom_io.camera import CameraRules
 from dicom_io.spool import Spool
 from models.bundle import Bundle
 from models.predictor import Prediction, Predictor
@@ -19,6 +19,7 @@ from worker import database
 from worker.batching import MicroBatcher
 from worker.claims import ClaimKeeper
 from worker.dispatch import Dispatcher, SilentDispatcher
+from worker.errors import DatabaseError
 from worker.identity import Identity
 from worker.settings import Settings
 from worker.store import processes, reports
@@ -52,6 +53,7 @@ class Runtime:
     dispatcher: Dispatcher = field(default_factory=SilentDispatcher)
     stopping: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _closed: bool = False
 
     @cached_property
     def closing_policy(self) -> ClosingPolicy:
@@ -94,14 +96,22 @@ class Runtime:
             return self._predictor.engine.name
 
     def close(self) -> None:
-        """Finish what is queued, say good-bye, and release everything."""
+        """Finish what is queued, say good-bye, and release everything; may be called more than once."""
         self.stopping.set()
         with self._lock:
+            closed, self._closed = self._closed, True
             if "_batcher" in self.__dict__:
                 self._batcher.close()
+        if closed:
+            return
         self.claims.close()
-        self.database.write(processes.stopped, self.process_id)
-        self.database.close()
+        try:
+            # What a job that did not end in time still holds is released, as if the process had died.
+            self.database.write(processes.bury, self.process_id, self.closing_policy)
+        except DatabaseError as error:
+            log.error("good_bye_not_said", process=self.process_id, error=str(error))
+        finally:
+            self.database.close()
 
 
 def build_runtime(settings: Settings, role: str) -> Runtime:

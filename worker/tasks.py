@@ -13,7 +13,6 @@ from queue import Empty, SimpleQueue
 
 import structlog
 from celery import Celery
-from kombu.exceptions import OperationalError
 
 from worker.dispatch import Job, Key, Run
 from worker.settings import Settings
@@ -80,13 +79,6 @@ class CeleryDispatcher:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        connection = app.connection_for_write()  # not connected: only asked for its errors
-        self._errors: tuple[type[Exception], ...] = (
-            OperationalError,
-            OSError,
-            *connection.connection_errors,
-            *connection.channel_errors,
-        )
         self._queue: SimpleQueue[tuple[Job, Key, int]] = SimpleQueue()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._publish_all, name="publisher", daemon=True)
@@ -106,7 +98,7 @@ class CeleryDispatcher:
             with self._app.connection_for_write(connect_timeout=2) as connection:
                 declared = connection.default_channel.queue_declare(queue=queue_of(job), durable=True)
                 return _REFILL if declared.message_count < _NEARLY_EMPTY else 0
-        except self._errors as error:
+        except Exception as error:  # the sweep has other things to do
             self._complain(error)
             return 0
 
@@ -141,7 +133,7 @@ class CeleryDispatcher:
                 retry=False,
                 ignore_result=True,
             )
-        except self._errors as error:
+        except Exception as error:  # whatever it is: the next wake-up needs this thread
             self._complain(error)
         else:
             if self._failing:

@@ -33,7 +33,7 @@ _GROUP_LIMIT = 256
 _UNREACHABLE = (OperationalError, InterfaceError, PoolTimeoutError)
 """A cut or refused connection, a lock or a pool's connection that was not had in time."""
 _ROLLED_BACK_FOR_OTHERS = frozenset({"40P01", "40001"})
-"""SQLSTATE of a deadlock and of a serialisation failure: the same transaction succeeds when it is run again."""
+"""SQLSTATE of a deadlock and of a serialisation failure: run again, the same transaction succeeds."""
 _RUNS = 4
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -147,7 +147,8 @@ class TestGroupCommit:
         event.listen(sqlite.engine, "commit", refuse)
         futures = [sqlite.submit(_add, name) for name in ("a", "b")]
         held.let_go()
-        for future in (held.future, *futures):
+        everybody: list[Future[Any]] = [held.future, *futures]
+        for future in everybody:
             with pytest.raises(DiskFullError):
                 future.result(20)
         # Then nothing was written, and the writer goes on
@@ -216,32 +217,21 @@ def test_a_deadlock_is_nobodys_error(postgres_url: str) -> None:
     for name in ("a", "b"):
         database.write(_add, name)
     met = threading.Barrier(2)
+    runs: list[str] = []
 
-    def touch_both(tx: Connection, order: tuple[str, str]) -> int:
-        # Given two transactions that take two rows in opposite order, the first time they run
-        tx.execute(update(Lease).where(Lease.name == order[0]).values(owner="x"))
-        if met.n_waiting < 2 and not met.broken:
-            try:
-                met.wait(5)
-            except threading.BrokenBarrierError:
-                return -1
-        met_once.add(order)
-        return tx.execute(update(Lease).where(Lease.name == order[1]).values(owner="x")).rowcount
-
-    met_once: set[tuple[str, str]] = set()
-
-    def run(order: tuple[str, str]) -> int:
-        def work(tx: Connection) -> int:
-            if order in met_once:  # the repetition: nobody to meet any more
-                tx.execute(update(Lease).where(Lease.name == order[0]).values(owner="y"))
-                return tx.execute(update(Lease).where(Lease.name == order[1]).values(owner="y")).rowcount
-            return touch_both(tx, order)
-
-        return database.write(work)
+    def touch_both(tx: Connection, first: str, second: str) -> int:
+        # Given two transactions that take two rows in opposite order, the first time that they run
+        tx.execute(update(Lease).where(Lease.name == first).values(owner=first))
+        runs.append(first)
+        if runs.count(first) == 1:
+            met.wait(20)
+        return tx.execute(update(Lease).where(Lease.name == second).values(owner=first)).rowcount
 
     # Then both end well: the one that PostgreSQL picked as the victim ran again
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(run, [("a", "b"), ("b", "a")])) == [1, 1]
+        ends = [pool.submit(database.write, touch_both, *order) for order in (("a", "b"), ("b", "a"))]
+        assert [end.result(60) for end in ends] == [1, 1]
+    assert len(runs) == 3
     assert database.write(lambda tx: tx.execute(delete(Lease)).rowcount) == 2
     assert database.read(lambda tx: tx.scalar(select(func.count()).select_from(Lease))) == 0
     database.close()
