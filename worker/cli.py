@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from worker.commands import check, requeue, services, status, tools
+from worker.commands import bundles, cameras, check, demonstration, requeue, schema, services, status
 
 app = typer.Typer(
     name="fundus-worker",
@@ -20,13 +20,13 @@ app.command()(services.serve)
 app.command()(services.listen)
 app.command()(services.work)
 app.command()(services.sweep)
-app.command()(tools.demo)
+app.command()(demonstration.demo)
 app.command()(status.status)
 app.command()(check.check)
 app.command()(requeue.requeue)
 
 _db = typer.Typer(no_args_is_help=True, help="The database's tables and views.")
-_db.command("upgrade")(tools.db_upgrade)
+_db.command("upgrade")(schema.db_upgrade)
 app.add_typer(_db, name="db")
 
 _cameras = typer.Typer(no_args_is_help=True, help="The camera rules.")
@@ -42,12 +42,12 @@ def _db_group() -> None:
     """Keep `upgrade` a subcommand although it is the only one."""
 
 
-_cameras.command("explain")(tools.cameras_explain)
+_cameras.command("explain")(cameras.cameras_explain)
 app.add_typer(_cameras, name="cameras", help="The camera rules.")
 
 _bundle = typer.Typer(no_args_is_help=True, help="Model bundles.")
-_bundle.command("show")(tools.bundle_show)
-_bundle.command("verify")(tools.bundle_verify)
+_bundle.command("show")(bundles.bundle_show)
+_bundle.command("verify")(bundles.bundle_verify)
 app.add_typer(_bundle, name="bundle")
 
 if __name__ == "__main__":

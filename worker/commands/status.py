@@ -1,90 +1,154 @@
-"""`status`: what waits, what failed, who runs."""
+"""`status`: what waits, what failed, who runs, and whether a person has to do anything."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from worker.commands.options import (
-    NEEDS_ATTENTION,
-    ConfigOption,
-    JsonOption,
-    explained,
-    settings_of,
-    stdout,
-)
-from worker.reasons import REASONS
-from worker.runtime import open_database
-from worker.store import overview
+from worker.commands.options import NEEDS_ATTENTION, ConfigOption, JsonOption, explained, settings_of
+from worker.commands.wording import many, size
 
-_SHOWN = 20
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from worker.settings import Settings
+
+_SHOWN = 50
+_DAY_H = 24.0
+_SETTLED = frozenset({"NOT_COLOUR", "NOT_A_FUNDUS_PHOTOGRAPH", "CAMERA_REFUSED"})
+"""Refusals that are this program's answer to what was sent, or the configuration's: nothing is to be done."""
 
 
 @explained
-def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Show what waits, what needs a person, and which processes run.
+def status(
+    config: ConfigOption = None,
+    days: Annotated[
+        int, typer.Option(min=1, help="Images refused longer ago no longer count as needing a person.")
+    ] = 7,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what waits, what needs a person and why, and which processes run. It alters nothing.
 
-    Exit status 1 when something needs a person. The same figures are in SQL: v_backlog, v_failures,
-    v_rejections, v_deliveries.
+    fundus-worker status --config fundus.toml
+
+    fundus-worker status --config fundus.toml --json
+
+    Times are UTC. Exit status 0 when all is well, 1 when something needs a person, 2 when the database cannot
+    be read. The same figures are in SQL: v_backlog, v_failures, v_rejections, v_deliveries.
     """
-    database = open_database(settings_of(config))
-    try:
-        report: dict[str, Any] = {
-            "processes": database.read(overview.processes),
-            "totals": database.read(overview.totals),
-            "backlog": database.read(overview.backlog),
-            "failure_count": database.read(overview.failure_count),
-            "failures": database.read(overview.failures, _SHOWN),
-            "rejections_24h": database.read(overview.rejections, 24.0),
-        }
-    finally:
-        database.close()
+    settings = settings_of(config, quiet=True)
+    report = collect(settings, days)
     if as_json:
-        typer.echo(json.dumps(report, default=str, indent=2))
+        typer.echo(json.dumps(report, default=_json_value, indent=2))
     else:
-        _show(report)
-    if report["failure_count"]:
+        from worker.commands.status_text import show
+
+        show(report)
+    if report["attention"]:
         raise typer.Exit(NEEDS_ATTENTION)
 
 
-def _show(report: dict[str, Any]) -> None:
-    _table("Processes", report["processes"], "none is running: start `fundus-worker serve`")
-    totals = [{"what": key, "count": count} for key, count in sorted(report["totals"].items())]
-    _table("Totals", totals, "nothing has been received yet")
-    _table("Waiting", report["backlog"], "nothing waits")
-    _table("Turned away in the last 24 hours", report["rejections_24h"], "nothing was turned away")
-    failures = [{**each, "remedy": _remedy(each.get("reason_code"))} for each in report["failures"]]
-    _table("Needs a person", failures, "nothing needs a person")
-    if report["failure_count"] > len(failures):
-        more = report["failure_count"] - len(failures)
-        stdout.print(f"… and {more} more: see the view v_failures")
+def collect(settings: Settings, days: int) -> dict[str, Any]:
+    """Return everything that `status` shows, as what `--json` prints.
+
+    Raises:
+        DatabaseError: There is no database, or it cannot be read.
+    """
+    from worker.commands.looking import existing_database
+
+    with existing_database(settings) as database:
+        report = database.read(_read, days)
+    listener = settings.listener
+    report["listener"] = {"ae_title": listener.ae_title, "host": listener.host, "port": listener.port}
+    report["disk"] = _disk(settings, report.pop("received_bytes"))
+    report["destinations"] = _with_configured(settings, report["destinations"])
+    _add_remedies(report)
+    report["attention"] = _attention(report)
+    return report
 
 
-def _readable(value: object) -> str:
-    """Show times to the second, and figures without a tail of digits."""
-    if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%SZ")
-    if isinstance(value, float):
-        return f"{value:.1f}"
-    return "" if value is None else str(value)
+def _read(tx: Connection, days: int) -> dict[str, Any]:
+    from worker.store import overview
+    from worker.store.clock import now
+
+    return {
+        "at": now(tx),
+        "bundle": overview.active_bundle(tx),
+        "processes": overview.processes(tx),
+        "totals": overview.totals(tx),
+        "backlog": overview.backlog(tx),
+        "destinations": overview.destinations(tx),
+        "rejections_24h": overview.rejections(tx, _DAY_H),
+        "failure_groups": overview.failure_groups(tx, days),
+        "failures": overview.failures(tx, _SHOWN),
+        "received_bytes": overview.received_bytes(tx, _DAY_H),
+    }
 
 
-def _remedy(code: object) -> str:
-    known = REASONS.get(str(code))
-    return "" if known is None else known.remedy
+def _disk(settings: Settings, received_bytes: int) -> dict[str, Any]:
+    """Free space, and when the reserve is reached if as much comes in as in the last 24 hours."""
+    free = shutil.disk_usage(settings.data_dir).free
+    reserve = settings.spool.reserve_mb * 1_000_000
+    left = max(0, free - reserve)
+    return {
+        "folder": str(settings.data_dir),
+        "free_bytes": free,
+        "reserve_bytes": reserve,
+        "received_24h_bytes": received_bytes,
+        "days_until_reserve": round(left / received_bytes, 1) if received_bytes else None,
+        "reserve_reached": free < reserve,
+    }
 
 
-def _table(title: str, rows: list[dict[str, Any]], empty: str) -> None:
-    if not rows:
-        stdout.print(f"[bold]{title}[/]: {empty}")
-        return
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for column in rows[0]:
-        table.add_column(column.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*(_readable(value) for value in row.values()))
-    stdout.print(table)
+def _with_configured(settings: Settings, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows by destination, with addresses; configured ones that nothing was sent to included."""
+    rows = {each["destination"]: each for each in found}
+    nothing = {"pending": 0, "delivered": 0, "dead": 0}
+    result = []
+    for each in settings.destinations:
+        address = f"{each.ae_title} at {each.host}:{each.port}"
+        known = {"destination": each.name, "configured": True, "address": address}
+        result.append({**known, **nothing, **rows.pop(each.name, {})})
+    return [*result, *({"configured": False, "address": None, **each} for each in rows.values())]
+
+
+def _add_remedies(report: dict[str, Any]) -> None:
+    from worker.reasons import REASONS
+
+    for rows in ("failure_groups", "failures", "rejections_24h", "destinations"):
+        for row in report[rows]:
+            known = REASONS.get(str(row.get("reason_code")))
+            row["remedy"] = None if known is None else known.remedy
+    for group in report["failure_groups"]:
+        settled = group["kind"] == "image_refused" and group["reason_code"] in _SETTLED
+        group["needs_person"] = 0 if settled else group["recent"]
+
+
+def _attention(report: dict[str, Any]) -> list[str]:
+    """What a person has to see to, a sentence each; empty: all is well."""
+    problems = []
+    disk = report["disk"]
+    if disk["reserve_reached"]:
+        problems.append(
+            f"the disk reserve of {size(disk['reserve_bytes'])} is reached, senders are refused: free space "
+            f"under {disk['folder']}, or lower [spool] reserve_mb"
+        )
+    if report["backlog"] and not report["processes"]:
+        problems.append("work waits and no process runs: start `fundus-worker serve`")
+    if count := sum(group["needs_person"] for group in report["failure_groups"]):
+        problems.append(f"{many(count, 'failure')} to look into, listed below")
+    problems += [
+        f"{many(each['pending'], 'report')} for {each['destination']!r}, which is not in the configuration: "
+        "add its [[destination]] again"
+        for each in report["destinations"]
+        if each["pending"] and not each["configured"]
+    ]
+    return problems
+
+
+def _json_value(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -3,28 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import ColumnElement, Connection, bindparam, func, select, text
 
-from worker.schema import Delivery, DeliveryState, Instance, InstanceState, Process, Report, Study, db_now
+from worker.schema import (
+    Bundle,
+    Delivery,
+    DeliveryState,
+    Finding,
+    Instance,
+    InstanceState,
+    Process,
+    Rejection,
+    Report,
+    ReportState,
+    Study,
+    UtcDateTime,
+    db_now,
+)
+from worker.store.clock import now
 
 
 def backlog(tx: Connection) -> list[dict[str, Any]]:
-    """Return the rows of `v_backlog`."""
-    return _dicts(tx.execute(text("SELECT * FROM v_backlog")).all())
+    """Return the rows of `v_backlog` that count anything."""
+    return _dicts(tx.execute(text("SELECT * FROM v_backlog WHERE items > 0")).all())
 
 
 def failures(tx: Connection, limit: int) -> list[dict[str, Any]]:
     """Return the newest rows of `v_failures`: what a person should look at."""
-    return _dicts(
-        tx.execute(text("SELECT * FROM v_failures ORDER BY since DESC LIMIT :n"), {"n": limit}).all()
+    statement = text("SELECT * FROM v_failures ORDER BY since DESC LIMIT :n").columns(since=UtcDateTime())
+    return _dicts(tx.execute(statement, {"n": limit}).all())
+
+
+def failure_groups(tx: Connection, days: float) -> list[dict[str, Any]]:
+    """Return how many failures of each kind and reason there are (`items`), the newest first.
+
+    Args:
+        tx: The transaction.
+        days: `recent` leaves out images that were refused longer ago. A study or a report that is missing
+            stays missing, whatever its age.
+    """
+    statement = text(
+        "SELECT kind, reason_code, destination, count(*) AS items, max(since) AS newest, "
+        "sum(CASE WHEN kind = 'image_refused' AND since < :cutoff THEN 0 ELSE 1 END) AS recent "
+        "FROM v_failures GROUP BY kind, reason_code, destination ORDER BY newest DESC"
     )
-
-
-def failure_count(tx: Connection) -> int:
-    """Return how many rows `v_failures` has."""
-    return int(tx.scalar(text("SELECT count(*) FROM v_failures")) or 0)
+    typed = statement.bindparams(bindparam("cutoff", type_=UtcDateTime())).columns(newest=UtcDateTime())
+    return _dicts(tx.execute(typed, {"cutoff": now(tx) - timedelta(days=days)}).all())
 
 
 def totals(tx: Connection) -> dict[str, int]:
@@ -42,19 +69,16 @@ def totals(tx: Connection) -> dict[str, int]:
 
 
 def rejections(tx: Connection, hours: float) -> list[dict[str, Any]]:
-    """Return what was turned away in the last hours, counted by reason."""
-    from worker.schema import Rejection
-
+    """Return what was turned away in the last hours, by reason and caller, the most frequent first."""
     count = func.sum(Rejection.count).label("count")
-    statement = select(Rejection.kind, Rejection.reason_code, Rejection.calling_ae, count).where(
-        Rejection.last_at > db_now(-hours * 3600)
-    )
-    grouped = statement.group_by(Rejection.kind, Rejection.reason_code, Rejection.calling_ae)
-    return _dicts(tx.execute(grouped.order_by(count.desc())).all())
+    by = (Rejection.kind, Rejection.reason_code, Rejection.calling_ae, Rejection.peer_host)
+    statement = select(*by, count, func.max(Rejection.last_at).label("last_at"))
+    recent = statement.where(Rejection.last_at > db_now(-hours * 3600)).group_by(*by)
+    return _dicts(tx.execute(recent.order_by(count.desc())).all())
 
 
 def processes(tx: Connection) -> list[dict[str, Any]]:
-    """Return the processes that run, and how long ago each was seen."""
+    """Return the processes that have not said good-bye, and when each was last seen."""
     statement = select(
         Process.id, Process.role, Process.host, Process.pid, Process.started_at, Process.seen_at
     )
@@ -63,15 +87,54 @@ def processes(tx: Connection) -> list[dict[str, Any]]:
     )
 
 
-def _dicts(rows: Sequence[Any]) -> list[dict[str, Any]]:
-    return [dict(row._mapping) for row in rows]
+def active_bundle(tx: Connection) -> dict[str, Any] | None:
+    """Return the active bundle, and the engine of its newest finding; None before the first start."""
+    statement = select(Bundle.id, Bundle.bundle_id, Bundle.version, Bundle.digest, Bundle.training_camera)
+    row = tx.execute(statement.where(Bundle.active).order_by(Bundle.id.desc()).limit(1)).first()
+    if row is None:
+        return None
+    newest = select(Finding.engine).where(Finding.bundle_pk == row.id).order_by(Finding.id.desc()).limit(1)
+    found: dict[str, Any] = row._asdict()
+    return {**{key: found[key] for key in found if key != "id"}, "engine": tx.scalar(newest)}
+
+
+def destinations(tx: Connection) -> list[dict[str, Any]]:
+    """Return where deliveries stand at each destination that any report was ever meant for.
+
+    `pending` wait, the first since `waiting_since`; the next attempt is at `next_attempt_at`, `reason_code`
+    says why the last one failed. `dead` counts current reports only: an old revision is nobody's concern.
+    """
+    waits = Delivery.state == DeliveryState.PENDING
+    arrived = Delivery.state.in_((DeliveryState.ACCEPTED, DeliveryState.COMMITTED))
+    statement = (
+        select(
+            Delivery.destination,
+            func.count().filter(waits).label("pending"),
+            func.count().filter(arrived).label("delivered"),
+            func.count().filter(_dead_letter()).label("dead"),
+            func.min(Delivery.created_at).filter(waits).label("waiting_since"),
+            func.min(Delivery.due_at).filter(waits).label("next_attempt_at"),
+            func.max(Delivery.reason_code).filter(waits).label("reason_code"),
+            func.max(Delivery.accepted_at).label("last_accepted_at"),
+        )
+        .join(Report, Report.id == Delivery.report_id)
+        .group_by(Delivery.destination)
+        .order_by(Delivery.destination)
+    )
+    return _dicts(tx.execute(statement).all())
+
+
+def received_bytes(tx: Connection, hours: float) -> int:
+    """Return the bytes of all images received in the last hours."""
+    recent = Instance.received_at > db_now(-hours * 3600)
+    return int(tx.scalar(select(func.sum(Instance.size_bytes)).where(recent)) or 0)
 
 
 def refused_instances(
     tx: Connection, *, sop_instance_uid: str | None, reason_code: str | None, study_instance_uid: str | None
-) -> list[tuple[int, int]]:
-    """Return (instance id, study id) of refused instances that match every criterion given."""
-    statement = select(Instance.id, Instance.study_id).where(Instance.state == InstanceState.REFUSED)
+) -> list[int]:
+    """Return the ids of refused instances that match every criterion given."""
+    statement = select(Instance.id).where(Instance.state == InstanceState.REFUSED)
     if sop_instance_uid:
         statement = statement.where(Instance.sop_instance_uid == sop_instance_uid)
     if reason_code:
@@ -79,15 +142,28 @@ def refused_instances(
     if study_instance_uid:
         study = select(Study.id).where(Study.study_instance_uid == study_instance_uid).scalar_subquery()
         statement = statement.where(Instance.study_id == study)
-    return [(row.id, row.study_id) for row in tx.execute(statement)]
+    return list(tx.scalars(statement.order_by(Instance.id)))
 
 
-def dead_deliveries(tx: Connection, *, destination: str | None, study_instance_uid: str | None) -> list[int]:
-    """Return the ids of dead letters that match every criterion given."""
-    statement = select(Delivery.id).where(Delivery.state == DeliveryState.DEAD)
+def dead_deliveries(
+    tx: Connection, *, destination: str | None, study_instance_uid: str | None
+) -> list[tuple[int, str]]:
+    """Return (id, destination) of dead letters that match every criterion given.
+
+    Only of current reports: a revision that was superseded must not arrive after its successor.
+    """
+    statement = select(Delivery.id, Delivery.destination).join(Report, Report.id == Delivery.report_id)
+    statement = statement.where(_dead_letter())
     if destination:
         statement = statement.where(Delivery.destination == destination)
     if study_instance_uid:
-        reports = select(Report.id).where(Report.study_instance_uid == study_instance_uid)
-        statement = statement.where(Delivery.report_id.in_(reports))
-    return list(tx.scalars(statement))
+        statement = statement.where(Report.study_instance_uid == study_instance_uid)
+    return [(row.id, row.destination) for row in tx.execute(statement.order_by(Delivery.id))]
+
+
+def _dead_letter() -> ColumnElement[bool]:
+    return (Delivery.state == DeliveryState.DEAD) & (Report.state == ReportState.WRITTEN)
+
+
+def _dicts(rows: Sequence[Any]) -> list[dict[str, Any]]:
+    return [dict(row._mapping) for row in rows]

@@ -1,0 +1,199 @@
+"""The checks of `check`: each on its own, so that one that is red hides no other. They alter nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine, make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from dicom_io.camera import CameraRules
+from dicom_io.errors import DicomIoError
+from dicom_io.sender import Peer, echo
+from models.bundle import Bundle
+from models.errors import ModelError
+from models.predictor import Predictor
+from worker import database as db
+from worker.commands.options import os_problem, unbound
+from worker.commands.wording import size
+from worker.delivery import peer_of
+from worker.errors import SchemaMissingError, SchemaOutdatedError, WorkerError
+from worker.identity import Identity
+from worker.reasons import REASONS
+from worker.settings import Destination, Settings
+
+_ECHO_S = 10.0
+"""A destination that needs longer for a C-ECHO is not well."""
+_AT_FIRST_START = "will be made at the first start"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check; `detail` holds the remedy when it is red."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def run_checks(settings: Settings) -> Iterator[Finding]:
+    """Run every check, one after the other."""
+    # What a refused connection looks like is said below; the library says it again, in its own words.
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+    yield _attempt("disk", lambda: _disk(settings))
+    yield _attempt("identity key", lambda: _identity(settings))
+    yield _attempt("database", lambda: _database(settings))
+    yield _attempt("camera rules", lambda: _rules(settings.camera.rules_file))
+    yield _attempt("models", lambda: _models(settings))
+    yield _attempt("port", lambda: _port(settings))
+    if settings.broker_url:
+        yield _attempt("broker", lambda: _broker(settings))
+    if not settings.destinations:
+        detail = "none is configured: add a [[destination]], or serve --no-delivery"
+        yield Finding("destinations", False, detail)
+    for each in settings.destinations:
+        yield _destination(settings, each)
+
+
+class _Red(Exception):
+    """A check that failed; its text says the remedy."""
+
+
+def _attempt(name: str, test: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, True, test())
+    except OSError as error:
+        return Finding(name, False, os_problem(error))
+    except (_Red, WorkerError, DicomIoError, ModelError) as error:
+        return Finding(name, False, str(error))
+    except SQLAlchemyError as error:
+        return Finding(name, False, f"{type(error).__name__}; check database_url and that the server runs")
+
+
+def _disk(settings: Settings) -> str:
+    folder = _existing(settings.data_dir)
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(b"x")
+    free = shutil.disk_usage(folder).free
+    reserve = settings.spool.reserve_mb * 1_000_000
+    if free < reserve:
+        raise _Red(
+            f"{size(free)} free in {folder}, below the reserve of {size(reserve)}: senders are refused; "
+            "free space, or lower [spool] reserve_mb"
+        )
+    made = "" if folder == settings.data_dir else f", {_AT_FIRST_START}"
+    return (
+        f"{settings.data_dir}{made}, {size(free)} free, {size(reserve)} of it kept in reserve{_owner(folder)}"
+    )
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists: there it will be made."""
+    return next(each for each in (folder, *folder.parents) if each.exists())
+
+
+def _owner(folder: Path) -> str:
+    if folder.stat().st_uid == os.geteuid():
+        return ""
+    return f" (owned by {folder.owner()}: run this check as the user of the service)"
+
+
+def _identity(settings: Settings) -> str:
+    path = settings.resolved_identity_key_file
+    if settings.identity_key_file is None and not path.exists():
+        return f"{path} {_AT_FIRST_START}"
+    Identity.from_file(path, create=False)
+    return str(path)
+
+
+def _database(settings: Settings) -> str:
+    url = settings.resolved_database_url
+    if not url.startswith("sqlite"):
+        return _inspect(db.create_database_engine(url))
+    file = Path(make_url(url).database or "")
+    if file.exists():
+        return _inspect(db.create_database_engine(url))
+    # Whether this disk can hold one is tried beside where it will be.
+    with tempfile.TemporaryDirectory(dir=_existing(file.parent), prefix=".fundus-check-") as folder:
+        probe = db.create_database_engine(f"sqlite:///{folder}/{file.name}")
+        return f"{_inspect(probe, new=True)}; {file} {_AT_FIRST_START}"
+
+
+def _inspect(engine: Engine, *, new: bool = False) -> str:
+    """Look at schema and settings of a database, and close it; make the tables of a new one."""
+    schema = "schema up to date"
+    try:
+        if new:
+            db.upgrade(engine)
+        try:
+            db.require_schema(engine)
+        except (SchemaMissingError, SchemaOutdatedError):
+            if engine.dialect.name != "sqlite":
+                raise
+            schema = "schema will be brought up to date at the next start"
+        if problems := db.pragma_problems(engine):
+            raise _Red("; ".join(problems))
+    finally:
+        engine.dispose()
+    return f"{engine.dialect.name}, {schema}, commits are durable"
+
+
+def _rules(path: Path | None) -> str:
+    rules = CameraRules.load(path)
+    return f"{'built in' if path is None else path}, digest {rules.digest[:12]}"
+
+
+def _models(settings: Settings) -> str:
+    bundle = Bundle.load(settings.bundle)
+    choice = Predictor(bundle, engine=settings.engine, threads=settings.engine_threads).engine
+    return f"{bundle.manifest.id} {bundle.manifest.version} on {choice.name} ({choice.reason})"
+
+
+def _port(settings: Settings) -> str:
+    """Bind as the listener will; or find that our own listener is there already."""
+    host, port = settings.listener.host, settings.listener.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if _answers(settings):
+                return f"{host}:{port} is served by a running {settings.listener.ae_title}"
+            raise _Red(unbound(host, port, error)) from error
+    return f"{host}:{port} is free"
+
+
+def _answers(settings: Settings) -> bool:
+    own = settings.listener
+    calling = next((name for name in own.allowed_callers if name != "*"), own.ae_title)
+    return echo(Peer(own.ae_title, own.host, own.port, calling, timeout_s=5)).ok
+
+
+def _broker(settings: Settings) -> str:
+    from worker.tasks import make_app
+
+    with make_app(settings).connection_for_write(connect_timeout=3) as connection:
+        try:
+            connection.ensure_connection(max_retries=1, timeout=3)
+        except Exception as error:  # whichever client library it is, and whatever it raises
+            raise _Red(
+                f"the broker does not answer ({type(error).__name__}); start it or mend broker_url"
+            ) from error
+    return "answers"
+
+
+def _destination(settings: Settings, destination: Destination) -> Finding:
+    timeout_s = min(_ECHO_S, settings.timeout_s(destination))
+    answer = echo(peer_of(settings.listener.ae_title, destination, timeout_s))
+    where = f"{destination.ae_title} at {destination.host}:{destination.port}"
+    code = answer.detail.partition(":")[0].strip()
+    remedy = "" if answer.ok or code not in REASONS else f" {REASONS[code].remedy}"
+    return Finding(f"destination {destination.name}", answer.ok, f"{where}: {answer.detail}{remedy}")
