@@ -18,6 +18,7 @@ from dicom_io.listener import Caller, ReceivedObject, TurnedAway
 from dicom_io.spool import SpooledFile
 from worker.dispatch import Job
 from worker.errors import DatabaseError
+from worker.rejections import Rejections, clean_text
 from worker.routing import choose_route
 from worker.runtime import Runtime
 from worker.store import door, intake
@@ -42,6 +43,7 @@ class Intake:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._reserve_bytes = runtime.settings.spool.reserve_mb * 1_000_000
+        self._rejections = Rejections(runtime.database)
 
     def association_opened(self, caller: Caller) -> None:
         """Nothing is stored before the first object: a probe costs no row."""
@@ -63,6 +65,7 @@ class Intake:
             # The sender keeps the object and tries again; the file waits for it, or for the sweep.
             log.error("row_not_written", sop_instance_uid=header.sop_instance_uid, error=str(error))
             return OUT_OF_RESOURCES
+        self._rejections.object_stored(received.caller)
         log.info(
             "object_stored",
             sop_instance_uid=header.sop_instance_uid,
@@ -76,6 +79,7 @@ class Intake:
     def association_closed(self, caller: Caller, outcome: str) -> None:
         """End the association's row, if it stored anything, and report the studies that this completes."""
         runtime = self._runtime
+        self._rejections.association_closed(caller)
         closed = runtime.database.write(
             door.association_closed, caller.association_id, outcome, runtime.closing_policy
         )
@@ -84,24 +88,8 @@ class Intake:
             runtime.dispatcher.wake(Job.REPORT, study_id, priority)
 
     def turned_away(self, rejection: TurnedAway) -> None:
-        """Record what was not accepted: to an admin, that is the missed study."""
-        row = door.RejectionRow(
-            kind=rejection.kind,
-            reason_code=rejection.reason_code,
-            status=rejection.status,
-            calling_ae=_text(rejection.caller.calling_ae, 16),
-            called_ae=_text(rejection.caller.called_ae, 16),
-            peer_host=_text(rejection.caller.host, 64),
-            sop_class_uid=_uid(rejection.sop_class_uid),
-            sop_instance_uid=_uid(rejection.sop_instance_uid),
-            transfer_syntax_uid=_uid(rejection.transfer_syntax_uid),
-            detail=_text(rejection.detail, 2000),
-        )
-        try:
-            self._runtime.database.write(door.reject, row)
-        except DatabaseError as error:
-            log.error("rejection_not_recorded", reason_code=row.reason_code, error=str(error))
-        log.warning("turned_away", kind=row.kind, reason_code=row.reason_code, calling_ae=row.calling_ae)
+        """Record what was not accepted."""
+        self._rejections.add(rejection)
 
 
 class MismatchError(UnreadableObjectError):
@@ -112,15 +100,6 @@ class MismatchError(UnreadableObjectError):
 
     def __init__(self) -> None:
         super().__init__("the data set's SOP instance UID differs from the request's")
-
-
-def _text(value: str, length: int) -> str:
-    """What a peer said, as every database takes it: no NUL, no half characters, no longer than the column."""
-    return value.replace("\x00", "").encode(errors="replace").decode()[:length]
-
-
-def _uid(value: str | None) -> str | None:
-    return None if value is None else _text(value, 64)
 
 
 def store(
@@ -151,14 +130,14 @@ def new_image(
     runtime: Runtime, header: FundusHeader, spooled: SpooledFile, caller: Caller | None, dimse_priority: int
 ) -> NewImage:
     """Tag the camera, choose the route, and gather what the row needs."""
-    calling_ae = "" if caller is None else _text(caller.calling_ae, 16)
+    calling_ae = "" if caller is None else clean_text(caller.calling_ae, 16)
     match = runtime.rules.match(header, calling_ae)
     manifest = runtime.bundle.manifest
     route, adapter = choose_route(match, manifest.training_camera, manifest.adapters)
     return NewImage(
         study=StudyContent(
             study_instance_uid=header.study_instance_uid,
-            accession_number=_text(header.accession_number, 64) or None,
+            accession_number=clean_text(header.accession_number, 64) or None,
             patient_key=runtime.identity.pseudonym(header.patient_id, header.issuer_of_patient_id),
             priority=_REQUESTED.get(header.requested_priority, _DIMSE.get(dimse_priority, 2)),
             related_instances=min(header.related_instances or 0, _LARGEST) or None,
@@ -175,8 +154,8 @@ def new_image(
         number_of_frames=min(header.number_of_frames, _LARGEST),
         rows=header.rows,
         columns=header.columns,
-        manufacturer=_text(header.manufacturer, 64),
-        model_name=_text(header.model_name, 64),
+        manufacturer=clean_text(header.manufacturer, 64),
+        model_name=clean_text(header.model_name, 64),
         camera=None if match.camera is None else match.camera[:48],
         camera_exact=match.exact,
         camera_rule=match.rule,
@@ -192,7 +171,7 @@ def _association(runtime: Runtime, caller: Caller) -> AssociationRow:
     return AssociationRow(
         caller.association_id,
         runtime.process_id,
-        _text(caller.calling_ae, 16),
-        _text(caller.called_ae, 16),
-        _text(caller.host, 64),
+        clean_text(caller.calling_ae, 16),
+        clean_text(caller.called_ae, 16),
+        clean_text(caller.host, 64),
     )

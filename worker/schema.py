@@ -495,7 +495,7 @@ class Delivery(Base):
 
 
 class Rejection(Base):
-    """What was turned away at the door. Repeats within a minute share a row (`count`)."""
+    """What was turned away at the door. Repeats within an hour share a row (`count`)."""
 
     __tablename__ = "rejections"
     id: Mapped[int] = mapped_column(primary_key=True)

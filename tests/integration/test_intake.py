@@ -357,9 +357,33 @@ class TestTheDoor:
 
     def test_what_a_hostile_peer_says_of_itself_is_a_row_all_the_same(self, runtime: Runtime) -> None:
         peer = replace(caller(), calling_ae="EVIL\x00AE\ud800", host="h" * 100)
-        rejection = TurnedAway("CONTEXT", "CONTEXT_NOT_ACCEPTED", peer, sop_class_uid="1.2\x00" + "9" * 100)
+        rejection = TurnedAway("ASSOCIATION", "CALLED_AE_UNKNOWN", peer, sop_class_uid="1.2\x00" + "9" * 100)
         Intake(runtime).turned_away(rejection)
         assert value(runtime, "SELECT calling_ae FROM rejections") == "EVILAE?"
+
+    def test_the_contexts_that_one_association_was_refused_are_one_row(self, runtime: Runtime) -> None:
+        intake, peer = Intake(runtime), caller()
+        for number in range(60):
+            detail = f"Class {number:02d} with JPEG Baseline"
+            refused = TurnedAway("CONTEXT", "CONTEXT_NOT_ACCEPTED", peer, 3, f"1.2.{number}", detail=detail)
+            intake.turned_away(refused)
+        assert rows(runtime, "SELECT * FROM rejections") == []  # it may still become clear what was missed
+        intake.association_closed(peer, "RELEASED")
+        (found,) = rows(runtime, "SELECT sop_class_uid, detail, count FROM rejections")
+        assert (found["sop_class_uid"], found["count"]) == (None, 1)
+        assert found["detail"].startswith("no object stored over this association; not accepted: Class 00, ")
+        assert found["detail"].endswith("Class 19 and 40 more")
+
+    def test_a_single_refused_context_keeps_its_class(self, runtime: Runtime) -> None:
+        intake, peer = Intake(runtime), caller()
+        refused = TurnedAway("CONTEXT", "CONTEXT_NOT_ACCEPTED", peer, 3, "1.2.3", detail="CT with nothing")
+        intake.turned_away(refused)
+        intake.association_closed(peer, "RELEASED")
+        (found,) = rows(runtime, "SELECT sop_class_uid, detail FROM rejections")
+        assert found == {
+            "sop_class_uid": "1.2.3",
+            "detail": "no object stored over this association; not accepted: CT with nothing",
+        }
 
     def test_a_rejection_that_cannot_be_recorded_ends_nothing(self, runtime: Runtime) -> None:
         with patch.object(runtime.database, "write", side_effect=DatabaseUnreachableError("away")):

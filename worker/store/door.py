@@ -31,11 +31,11 @@ class RejectionRow:
 
 
 def reject(tx: Connection, row: RejectionRow) -> None:
-    """Record a rejection; equal ones without an object of their own share a row a minute, with a count."""
+    """Record a rejection; equal ones without an object of their own share a row an hour, with a count."""
     fold_key = None
     if row.sop_instance_uid is None:
-        minute = now(tx).strftime("%Y-%m-%dT%H:%M")
-        fold_key = hashlib.sha256(repr((minute, *asdict(row).values())).encode()).hexdigest()
+        hour = now(tx).strftime("%Y-%m-%dT%H")
+        fold_key = hashlib.sha256(repr((hour, *asdict(row).values())).encode()).hexdigest()
         if _count_up(tx, fold_key):
             return
     values = {**asdict(row), "detail": row.detail[:2000], "fold_key": fold_key, "count": 1}
