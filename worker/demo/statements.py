@@ -12,6 +12,7 @@ from pydicom.sr.coding import Code
 from dicom_io import codes
 
 _REASON = re.compile(r"\[([A-Z0-9_]+)\]$")
+_NO_CODE = Code("", "", "")
 _FINDING_SITE = Code("363698007", "SCT", "Finding Site")
 
 
@@ -38,7 +39,7 @@ def read_statements(report: Dataset) -> dict[str, EyeStatement]:
 
 def _statement(group: Dataset) -> EyeStatement:
     severities = [
-        _is_any(_concept(item), codes.SEVERITY)
+        _place_of(_concept(item), codes.SEVERITY)
         for name in codes.SEVERITY_NAME.values()
         for item in _children(group, name)
     ]
@@ -78,19 +79,19 @@ def _number(group: Dataset, name: Code) -> float | None:
     return None
 
 
-def _concept(item: Dataset) -> Code | None:
+def _concept(item: Dataset) -> Code:
     return _code(item, "ConceptCodeSequence")
 
 
-def _code(item: Dataset, keyword: str) -> Code | None:
+def _code(item: Dataset, keyword: str) -> Code:
     sequence = item.get(keyword)
     if not sequence:
-        return None
+        return _NO_CODE
     return Code(
         str(sequence[0].CodeValue), str(sequence[0].CodingSchemeDesignator), str(sequence[0].CodeMeaning)
     )
 
 
-def _is_any(code: Code | None, choices: tuple[Code, ...]) -> int | None:
+def _place_of(code: Code, choices: tuple[Code, ...]) -> int | None:
     """Position of a code among several; a code that is none of them is no grade."""
     return next((number for number, choice in enumerate(choices) if code == choice), None)

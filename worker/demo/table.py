@@ -66,12 +66,13 @@ def _style(result: Result, reference: int) -> str:
 def footnote(results: Sequence[Result], references: Mapping[str, int]) -> str:
     """What the columns mean, and how many decisions agree with the reference."""
     stated = [result for result in results if result.referable is not None]
+    withheld = len(results) - len(stated)
     agreeing = sum(result.referable == (references[result.sop_instance_uid] >= 2) for result in stated)
     return (
         "probability: calibrated, of referable disease (grade 2 or more); ms: from acknowledgement to "
         "finding, waiting included; reference: grade by the data set's authors.\n"
         f"Referable or not agrees with the reference in {agreeing} of {len(stated)} eyes with a grade; "
-        f"{len(results) - len(stated)} eyes are withheld."
+        f"{withheld} {'eye is' if withheld == 1 else 'eyes are'} withheld."
     )
 
 
