@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -26,6 +25,7 @@ from dicom_io.report_content import (
     ReportEye,
     ReportImage,
 )
+from dicom_io.uids import derived_uid
 from worker.backoff import backoff_s
 from worker.dispatch import Job
 from worker.errors import ClaimLostError
@@ -140,11 +140,6 @@ def _revision(runtime: Runtime, claimed: StudyClaim, digest: str) -> ReportRow |
     return runtime.database.write(reports.begin, claimed, values, replaces)
 
 
-def derived_uid(namespace: uuid.UUID, *parts: str) -> str:
-    """Return a UID below 2.25 (PS3.5 annex B.2) that follows from its parts within this installation."""
-    return f"2.25.{uuid.uuid5(namespace, '|'.join(parts)).int}"
-
-
 def _write(runtime: Runtime, claimed: StudyClaim, revision: ReportRow, rows: Sequence[ImageRow]) -> None:
     """Build the object, make it durable, then make it the current revision together with its deliveries."""
     eyes = grade_eyes([image_result(row) for row in rows], runtime.settings.grading.eye_policy)
@@ -256,7 +251,8 @@ def report_content(
         series_instance_uid=revision.series_instance_uid,
         series_number=SERIES_NUMBER,
         instance_number=revision.revision,
-        created_at=revision.created_at,
+        # Without a Timezone Offset in the study, its times are the site's: ours have to be read alike.
+        created_at=revision.created_at.astimezone(),
         eyes=tuple(_report_eye(runtime, eye, rows) for eye in eyes),
         images=tuple(_report_image(row, eyes) for row in rows),
         algorithm=Algorithm(

@@ -7,15 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dicom_io.camera import CameraMatch
-
+from dicom_io.sop_classes import WIDE_FIELD_SOP_CLASSES
 from worker.settings import CameraPolicy, CameraSettings
 
-WIDE_FIELD_SOP_CLASSES = frozenset(
-    {
-        "1.2.840.10008.5.1.4.1.1.77.1.5.5",  # Wide Field Ophthalmic Photography Stereographic Projection
-        "1.2.840.10008.5.1.4.1.1.77.1.5.6",  # Wide Field Ophthalmic Photography 3D Coordinates
-    }
-)
 _STRICTNESS: dict[CameraPolicy, int] = {"classify": 0, "withhold": 1, "refuse": 2}
 
 
