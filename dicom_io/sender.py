@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,9 @@ _TRANSIENT = frozenset({0x0110, 0x0213, *range(0xA700, 0xA800)})
 """Processing failure, resource limitation (PS3.7 annex C), out of resources (PS3.4 table B.2-1)."""
 
 _REJECTED_TRANSIENT = 0x02
+STOP_GRACE_S = 5.0
+"""Longer than a peer that works takes for a report; within the time in which a process has to stop."""
+_WATCH_S = 0.2
 
 log = structlog.get_logger(__name__)
 
@@ -117,10 +122,27 @@ class _Failure:
         return Outcome(parcel.key, False, self.retryable, None, self.reason_code, self.detail)
 
 
+class _Line:
+    """The connection of one association, for those who have to end it from outside."""
+
+    connection: socket.socket | None = None
+
+    def cut(self) -> None:
+        """End the connection, or the attempt at one, whatever it waits for (from another thread)."""
+        if self.connection is not None:
+            with suppress(OSError):  # not connected any more
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the socket: pynetdicom 3.0 forgets it unclosed when the connection fails."""
+        if self.connection is not None:
+            self.connection.close()
+
+
 class _Caller(AE):
     """Our side of one association: titles, timeouts, and a socket that is closed when there is none."""
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, line: _Line) -> None:
         super().__init__(ae_title=peer.calling_ae)
         self.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         self.implementation_version_name = IMPLEMENTATION_VERSION_NAME
@@ -131,7 +153,7 @@ class _Caller(AE):
         self.connected = False
         self.rejection: A_ASSOCIATE_RJ | None = None
         self._timeout_s = peer.timeout_s
-        self._connection: socket.socket | None = None
+        self._line = line
 
     def on_connected(self, event: evt.Event) -> None:
         """Note that the peer was reached over TCP (EVT_CONN_OPEN)."""
@@ -142,32 +164,53 @@ class _Caller(AE):
         if isinstance(event.pdu, A_ASSOCIATE_RJ):
             self.rejection = event.pdu
 
-    def close(self) -> None:
-        """Close the socket: pynetdicom 3.0 forgets it unclosed when the connection fails."""
-        if self._connection is not None:
-            self._connection.close()
-
     def _create_socket(self, *options: Any) -> AssociationSocket:
         """Let no small packet wait to be filled, and no write last for ever at a peer that stops reading."""
         transport = super()._create_socket(*options)
-        self._connection = transport.socket
-        if self._connection is not None:
-            self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = self._line.connection = transport.socket
+        if connection is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             seconds, fraction = divmod(self._timeout_s, 1)
             limit = struct.pack("ll", int(seconds), int(fraction * 1e6))
-            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         return transport
+
+
+@contextmanager
+def _cut_when(stopping: threading.Event | None, line: _Line) -> Iterator[None]:
+    """Cut the connection `STOP_GRACE_S` after `stopping`, unless the block ends before."""
+    if stopping is None:
+        yield
+        return
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.is_set():
+            if stopping.wait(_WATCH_S):
+                if not ended.wait(STOP_GRACE_S):
+                    line.cut()
+                return
+
+    threading.Thread(target=watch, name="sender-watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 _LOST = _Failure("CONNECTION_LOST", True, "The association ended before the object was answered.")
 
 
-def send(peer: Peer, parcels: Iterable[Parcel]) -> Iterator[Outcome]:
+def send(
+    peer: Peer, parcels: Iterable[Parcel], *, stopping: threading.Event | None = None
+) -> Iterator[Outcome]:
     """Send files over one association, each in its own transfer syntax.
 
     Args:
         peer: Where to.
         parcels: What; read completely before the association is requested, because that names their contexts.
+        stopping: When this is set, a peer has `STOP_GRACE_S` to answer; then the connection is cut, so that a
+            process whose peer hangs can end all the same.
 
     Yields:
         Exactly one outcome a parcel, as soon as it is known, in the order of the parcels except that damaged
@@ -182,7 +225,13 @@ def send(peer: Peer, parcels: Iterable[Parcel]) -> Iterator[Outcome]:
             sound.append((parcel, transfer_syntax))
     if not sound:
         return
-    association = _associate(peer, _contexts(sound))
+    line = _Line()
+    with _cut_when(stopping, line):
+        yield from _send(peer, sound, line)
+
+
+def _send(peer: Peer, sound: Sequence[tuple[Parcel, UID]], line: _Line) -> Iterator[Outcome]:
+    association = _associate(peer, _contexts(sound), line)
     if isinstance(association, _Failure):
         yield from (association.outcome(parcel) for parcel, _ in sound)
         return
@@ -201,7 +250,7 @@ def send(peer: Peer, parcels: Iterable[Parcel]) -> Iterator[Outcome]:
 
 def echo(peer: Peer) -> Echo:
     """Ask the peer for an echo (PS3.4 annex A)."""
-    association = _associate(peer, [build_context(_VERIFICATION)])
+    association = _associate(peer, [build_context(_VERIFICATION)], _Line())
     if isinstance(association, _Failure):
         return Echo(False, f"{association.reason_code}: {association.detail}")
     try:
@@ -235,10 +284,10 @@ def _contexts(parcels: Sequence[tuple[Parcel, UID]]) -> list[PresentationContext
     return [build_context(*pair) for pair in list(pairs)[:_MAXIMUM_CONTEXTS]]
 
 
-def _associate(peer: Peer, contexts: Sequence[PresentationContext]) -> Association | _Failure:
+def _associate(peer: Peer, contexts: Sequence[PresentationContext], line: _Line) -> Association | _Failure:
     """Request an association; every way in which that fails is told apart."""
     try:
-        entity = _Caller(peer)
+        entity = _Caller(peer, line)
         association = entity.associate(
             peer.host,
             peer.port,
@@ -251,7 +300,7 @@ def _associate(peer: Peer, contexts: Sequence[PresentationContext]) -> Associati
         return _Failure("PEER_UNREACHABLE", True, f"{peer.host}:{peer.port}: {error}.")
     if association.is_established:
         return association
-    entity.close()
+    line.close()
     if not entity.connected:
         return _Failure("PEER_UNREACHABLE", True, f"No TCP connection to {peer.host}:{peer.port}.")
     return _refusal(association, entity.rejection, peer)

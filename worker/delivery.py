@@ -81,7 +81,7 @@ def _send(
     ]
     by_id = {each.id: each for each in due}
     renewed = time.monotonic()
-    for outcome in send(peer, parcels):
+    for outcome in send(peer, parcels, stopping=runtime.stopping):
         if outcome.retryable and outcome.reason_code in _NO_ASSOCIATION:
             _postpone(runtime, destination, due, outcome)
             return False

@@ -144,8 +144,8 @@ def test_sigterm_while_the_pacs_hangs_ends_with_status_0_and_a_restart_delivers(
     with worker(tmp_path / "worker", bundle=bundle, pacs_port=port, delivery=delivery) as served:
         with silent_server(port) as called:
             send_study(served.port, studies[0])
-            called.accept()
-            status = served.terminate()
+            with called.accept()[0]:
+                status = served.terminate()
         with storescp_process(tmp_path / "pacs", port=port) as pacs:
             served.start()
             served.wait_drained()

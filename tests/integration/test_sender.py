@@ -277,6 +277,26 @@ def test_a_peer_that_stops_answering_is_given_up_after_the_timeout(report: Path)
     assert [outcome.reason_code for outcome in outcomes] == ["CONNECTION_LOST", "CONNECTION_LOST"]
 
 
+@pytest.mark.parametrize("peer_is", ["mute", "established"])
+def test_a_hanging_peer_is_cut_off_when_we_are_stopping(
+    peer_is: str, report: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dicom_io.sender.STOP_GRACE_S", 0.1)
+    stopping = threading.Event()
+    hanging = raw_server(None) if peer_is == "mute" else scp(silent=True)
+    with hanging as port:
+        threading.Timer(0.5, stopping.set).start()
+        outcomes = list(send(peer(port, timeout_s=120), parcels(report, 2), stopping=stopping))
+    assert reasons(outcomes) == [(10, "CONNECTION_LOST", True), (11, "CONNECTION_LOST", True)]
+
+
+def test_stopping_leaves_a_peer_that_answers_its_time(storescp: StoreScp, report: Path) -> None:
+    stopping = threading.Event()
+    stopping.set()
+    outcomes = list(send(peer(storescp.port), parcels(report, 2), stopping=stopping))
+    assert [outcome.accepted for outcome in outcomes] == [True, True]
+
+
 def test_a_damaged_file_does_not_stop_the_others(report: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.dcm"
     text.write_text("not DICOM")
