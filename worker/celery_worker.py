@@ -1,4 +1,4 @@
-"""A Celery worker around this program's own runtime, on threads: forking after the engine started is broken."""
+"""A Celery worker around our own runtime, on threads: forking after the engine started is broken."""
 
 from __future__ import annotations
 
