@@ -27,7 +27,7 @@ _POLL_S = 0.1
 _LAST_LINES = 15
 _LOWEST_PORT, _PORTS = 20_000, 12_000
 _REDIS_NAMES = ("redis-server", "valkey-server")
-_SYSTEM_FOLDERS = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/opt/homebrew/bin")
+_SYSTEM_FOLDERS = ("/usr/bin", "/usr/sbin", "/usr/local/bin")
 
 
 @dataclass(frozen=True)
