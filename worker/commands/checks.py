@@ -31,6 +31,7 @@ from worker.settings import Destination, Settings
 
 _ECHO_S = 10.0
 """A destination that needs longer for a C-ECHO is not well."""
+_GIVE_IT = "give it to the user of the service, or change data_dir"
 _AT_FIRST_START = "will be made at the first start"
 
 
@@ -79,8 +80,11 @@ def _attempt(name: str, test: Callable[[], str]) -> Finding:
 
 def _disk(settings: Settings) -> str:
     folder = _existing(settings.data_dir)
-    with tempfile.TemporaryFile(dir=folder) as probe:
-        probe.write(b"x")
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(b"x")
+    except OSError as error:
+        raise _Red(f"{folder} cannot be written ({error.strerror}); {_GIVE_IT}") from error
     free = shutil.disk_usage(folder).free
     reserve = settings.spool.reserve_mb * 1_000_000
     if free < reserve:
@@ -121,7 +125,10 @@ def _database(settings: Settings) -> str:
     if file.exists():
         return _inspect(db.create_database_engine(url))
     # Whether this disk can hold one is tried beside where it will be.
-    with tempfile.TemporaryDirectory(dir=_existing(file.parent), prefix=".fundus-check-") as folder:
+    parent = _existing(file.parent)
+    if not os.access(parent, os.W_OK):
+        raise _Red(f"{parent} cannot be written, so no database can be made there; {_GIVE_IT}")
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".fundus-check-") as folder:
         probe = db.create_database_engine(f"sqlite:///{folder}/{file.name}")
         return f"{_inspect(probe, new=True)}; {file} {_AT_FIRST_START}"
 

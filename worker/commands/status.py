@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from worker.commands.options import NEEDS_ATTENTION, ConfigOption, JsonOption, explained, settings_of
-from worker.commands.wording import many, size
+from worker.commands.wording import age, many, size
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from worker.settings import Settings
 
+WAITING = {
+    "images_waiting": "images to analyse",
+    "images_claimed": "images being analysed",
+    "images_claim_overdue": "images whose worker is gone",
+    "studies_open": "studies that may get more images",
+    "studies_unreported": "studies to report",
+    "deliveries_pending": "reports to deliver",
+}
+"""The kinds of `v_backlog` in words."""
 _SHOWN = 50
+_SILENT_S = 60.0
+_LATE_S = 900.0
+"""Whatever waits longer is late; a study stays open by the configuration's will, and is not."""
 _DAY_H = 24.0
 _SETTLED = frozenset({"NOT_COLOUR", "NOT_A_FUNDUS_PHOTOGRAPH", "CAMERA_REFUSED"})
 """Refusals that are this program's answer to what was sent, or the configuration's: nothing is to be done."""
@@ -37,8 +50,10 @@ def status(
 
     fundus-worker status --config fundus.toml --json
 
-    Times are UTC. Exit status 0 when all is well, 1 when something needs a person, 2 when the database cannot
-    be read. The same figures are in SQL: v_backlog, v_failures, v_rejections, v_deliveries.
+    Times are UTC. The same figures are in SQL: v_backlog, v_failures, v_rejections, v_deliveries.
+
+    Exit status 0 when all is well; 1 when something needs a person: a failure, no process, work that waits
+    for more than 15 minutes, a full disk; 2 when the database cannot be read.
     """
     settings = settings_of(config, quiet=True)
     report = collect(settings, days)
@@ -64,6 +79,7 @@ def collect(settings: Settings, days: int) -> dict[str, Any]:
         report = database.read(_read, days)
     listener = settings.listener
     report["listener"] = {"ae_title": listener.ae_title, "host": listener.host, "port": listener.port}
+    _mark_silent(report, max(_SILENT_S, 3 * settings.jobs.sweep_interval_s))
     report["disk"] = _disk(settings, report.pop("received_bytes"))
     report["destinations"] = _with_configured(settings, report["destinations"])
     _add_remedies(report)
@@ -87,6 +103,18 @@ def _read(tx: Connection, days: int) -> dict[str, Any]:
         "failures": overview.failures(tx, _SHOWN),
         "received_bytes": overview.received_bytes(tx, _DAY_H),
     }
+
+
+def _mark_silent(report: dict[str, Any], silent_s: float) -> None:
+    """A process that was killed says no good-bye; the next one that sweeps buries it."""
+    for each in report["processes"]:
+        each["silent"] = (report["at"] - each["seen_at"]).total_seconds() > silent_s
+
+
+def waiting(row: Mapping[str, Any]) -> str:
+    """A row of `v_backlog` in words: "reports to deliver to pacs"."""
+    to = f" to {row['destination']}" if row["destination"] else ""
+    return f"{WAITING.get(row['kind'], row['kind'])}{to}"
 
 
 def _disk(settings: Settings, received_bytes: int) -> dict[str, Any]:
@@ -137,8 +165,13 @@ def _attention(report: dict[str, Any]) -> list[str]:
             f"the disk reserve of {size(disk['reserve_bytes'])} is reached, senders are refused: free space "
             f"under {disk['folder']}, or lower [spool] reserve_mb"
         )
-    if report["backlog"] and not report["processes"]:
-        problems.append("work waits and no process runs: start `fundus-worker serve`")
+    if all(each["silent"] for each in report["processes"]):
+        problems.append("no process runs, so nothing is received or delivered: start `fundus-worker serve`")
+    problems += [
+        f"{waiting(each)}: {each['items']}, the oldest for {age(each['oldest_age_s'])}; see below and the log"
+        for each in report["backlog"]
+        if each["kind"] != "studies_open" and (each["oldest_age_s"] or 0) > _LATE_S
+    ]
     if count := sum(group["needs_person"] for group in report["failure_groups"]):
         problems.append(f"{many(count, 'failure')} to look into, listed below")
     problems += [

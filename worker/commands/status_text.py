@@ -11,18 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.commands.options import stdout
+from worker.commands.status import waiting
 from worker.commands.wording import age, many, moment, since, size
 
 _EXAMPLES = 3
-_SILENT_S = 60.0
-_WAITING = {
-    "images_waiting": "images to analyse",
-    "images_claimed": "images being analysed",
-    "images_claim_overdue": "images whose worker is gone",
-    "studies_open": "studies that may get more images",
-    "studies_unreported": "studies to report",
-    "deliveries_pending": "reports to deliver",
-}
+_FAR_DAYS = 365
 _FAILURES = {
     "image_refused": "images refused",
     "study_withheld": "studies withheld",
@@ -76,7 +69,7 @@ def _disk(disk: dict[str, Any]) -> str:
     if disk["reserve_reached"]:
         return f"{text}: below the reserve of {size(disk['reserve_bytes'])}, senders are refused"
     text += f"; senders are refused below {size(disk['reserve_bytes'])}"
-    if disk["days_until_reserve"] is not None:
+    if (disk["days_until_reserve"] or _FAR_DAYS) < _FAR_DAYS:
         text += f", in {age(disk['days_until_reserve'] * 86_400)} at the pace of the last 24 h"
     return text
 
@@ -89,7 +82,7 @@ def _show_processes(processes: list[dict[str, Any]], at: datetime) -> None:
     table = _table("role", "host", "pid", "up for", "last seen")
     for each in processes:
         silent_s = (at - each["seen_at"]).total_seconds()
-        note = ", dead?" if silent_s > _SILENT_S else ""
+        note = ", dead?" if each["silent"] else ""
         up_s = (at - each["started_at"]).total_seconds()
         table.add_row(each["role"], each["host"], str(each["pid"]), age(up_s), f"{age(silent_s)} ago{note}")
     _print(table)
@@ -102,10 +95,7 @@ def _show_waiting(backlog: list[dict[str, Any]]) -> None:
     _title("Waiting")
     table = _table("what", "how many", "oldest")
     for each in backlog:
-        to = f" to {each['destination']}" if each["destination"] else ""
-        table.add_row(
-            _WAITING.get(each["kind"], each["kind"]) + to, str(each["items"]), age(each["oldest_age_s"])
-        )
+        table.add_row(waiting(each), str(each["items"]), age(each["oldest_age_s"]))
     _print(table)
 
 
@@ -159,6 +149,10 @@ def _show_failures(groups: list[dict[str, Any]], failures: list[dict[str, Any]],
         note = "" if group["needs_person"] == group["items"] else _note(group)
         _line(f"  {group['items']} {what}{to}{reason}{note}", "bold" if group["needs_person"] else "")
         _remedy(group)
+        if group["kind"] == "delivery_dead":
+            _prose(
+                f"once mended: fundus-worker requeue --dead --destination {group['destination']}", indent=4
+            )
         key = (group["kind"], group["reason_code"], group["destination"])
         same = [each for each in failures if (each["kind"], each["reason_code"], each["destination"]) == key]
         for each in same[:_EXAMPLES] if group["needs_person"] else ():
@@ -200,7 +194,7 @@ def _line(text: str, style: str = "") -> None:
 
 def _prose(text: str, style: str = "", indent: int = 0) -> None:
     """Text that is wrapped between words."""
-    stdout.print(Padding(Text(text, style), (0, 0, 0, indent)), soft_wrap=False)
+    stdout.print(Padding(Text(text, style), (0, 0, 0, indent), expand=False), soft_wrap=False)
 
 
 def _table(*columns: str) -> Table:
@@ -211,4 +205,4 @@ def _table(*columns: str) -> Table:
 
 
 def _print(table: Table) -> None:
-    stdout.print(Padding(table, (0, 0, 0, 2)), soft_wrap=False)
+    stdout.print(Padding(table, (0, 0, 0, 2), expand=False), soft_wrap=False)
