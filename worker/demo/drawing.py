@@ -17,6 +17,10 @@ BACKGROUND: Colour = (20, 21, 26)
 INK: Colour = (240, 240, 245)
 MUTED: Colour = (175, 178, 190)
 _COLUMNS = ("as sent", "after its adapter", "activation maps")
+_CREDIT = (
+    "Photographs: IDRiD (Porwal et al., Data 2018, 3, 25), CC BY 4.0, reduced; those of simulated cameras "
+    "are changed by the simulation. People are made up. Research use only."
+)
 _OVERLAY: tuple[Colour, ...] = (
     (255, 70, 70),
     (255, 0, 255),
@@ -41,7 +45,7 @@ class Measures:
     picture: int = 300
     gap: int = 10
     caption: int = 420
-    heading: int = 122
+    heading: int = 146
 
     @property
     def row(self) -> int:
@@ -72,6 +76,7 @@ def new_sheet(rows: int, title: str, activation_labels: Sequence[str]) -> tuple[
     sheet = np.full((SIZE.heading + rows * SIZE.row, SIZE.width, 3), BACKGROUND, np.uint8)
     draw_text(sheet, title, (SIZE.gap, 36), 24, INK, bold=True)
     _draw_legend(sheet, activation_labels)
+    draw_text(sheet, _CREDIT, (SIZE.gap, 98), 14, MUTED)
     for number, name in enumerate(_COLUMNS):
         draw_text(sheet, name, (column_x(number), SIZE.heading - 12), 16, INK)
     return sheet, SIZE.heading

@@ -43,7 +43,7 @@ def _show_table(stage: Stage, performance: Performance, reports: int) -> None:
     results, references = performance.results, _references(performance)
     manifest = stage.bundle.manifest
     stage.console.print()
-    stage.console.print(results_table(results, references))
+    stage.console.print(results_table(results, references, stage.console.width))
     stage.console.print(footnote(results, references), style="dim")
     stage.console.print(
         f"\n{len(results)} photographs in, reports of {reports} studies out, in {performance.seconds:.1f} s "

@@ -7,41 +7,65 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+from rich import box
+from rich.console import JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
 from worker.demo.results import Result
 
+T = TypeVar("T")
 QUERIES = (
     "SELECT accession_number, laterality, camera, route, grade_label, reason_code FROM v_results",
     "SELECT reason_code, COUNT(*) AS eyes FROM v_eye_results GROUP BY reason_code",
     "SELECT camera, model, route, images, graded, withheld FROM v_cameras",
 )
+_COLUMNS: tuple[tuple[str, str, JustifyMethod], ...] = (
+    ("study", "study", "left"),
+    ("eye", "eye", "left"),
+    ("camera", "camera", "left"),
+    ("route", "route", "left"),
+    ("adapter", "adapter", "left"),
+    ("grade or reason", "grade or reason", "left"),
+    ("probability", "prob", "right"),
+    ("ms", "ms", "right"),
+    ("reference", "ref", "right"),
+)
+_ADAPTER = 4
+_FULL_WIDTH = 130
 _PYTHON = (
     "import sqlite3,sys; [print(*r, sep=' | ') for r in sqlite3.connect(sys.argv[1]).execute(sys.argv[2])]"
 )
 
 
-def results_table(results: Sequence[Result], references: Mapping[str, int]) -> Table:
+def results_table(results: Sequence[Result], references: Mapping[str, int], width: int) -> Table:
     """One row an eye, read from the views.
 
     Args:
         results: The rows.
         references: Grade by the data set's authors, by SOP Instance UID.
+        width: Characters a line. Few leave out lines and adapters (an adapter's name is its camera's).
     """
-    table = Table(title="What v_results and v_eye_results say", title_justify="left")
-    for name in ("study", "eye", "camera", "route", "adapter", "grade or reason"):
-        table.add_column(name, overflow="fold")
-    for name in ("probability", "ms", "reference"):
-        table.add_column(name, justify="right")
+    narrow = width < _FULL_WIDTH
+    title = "What v_results and v_eye_results say"
+    table = Table(title=title, title_justify="left", pad_edge=not narrow, padding=(0, 0 if narrow else 1))
+    table.box = box.SIMPLE_HEAD if narrow else box.HEAVY_HEAD
+    left_out = _ADAPTER if narrow else None
+    for name, short, justify in _without(left_out, _COLUMNS):
+        table.add_column(short if narrow else name, justify=justify, overflow="fold")
     for number, result in enumerate(results):
         following = results[number + 1].accession_number if number + 1 < len(results) else None
         table.add_row(
-            *_cells(result, references[result.sop_instance_uid]),
+            *_without(left_out, tuple(_cells(result, references[result.sop_instance_uid]))),
             end_section=following not in (None, result.accession_number),
         )
     return table
+
+
+def _without(place: int | None, items: Sequence[T]) -> list[T]:
+    return [item for number, item in enumerate(items) if number != place]
 
 
 def _cells(result: Result, reference: int) -> Iterable[str]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import subprocess
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from factories.demo import result, withheld_result
 from rich.console import Console
 
+from worker.demo.results import Result
 from worker.demo.table import QUERIES, footnote, query_command, results_table, shown
 
 RESULTS = [
@@ -20,9 +22,9 @@ RESULTS = [
 REFERENCES = {"2.25.1": 3, "2.25.2": 2, "2.25.3": 4}
 
 
-def rendered() -> list[str]:
+def rendered(width: int = 140, results: Sequence[Result] = RESULTS) -> list[str]:
     output = StringIO()
-    Console(file=output, width=200).print(results_table(RESULTS, REFERENCES))
+    Console(file=output, width=width).print(results_table(results, REFERENCES, width))
     return output.getvalue().splitlines()
 
 
@@ -45,6 +47,29 @@ def test_the_table_has_a_row_an_eye_with_what_the_rows_say() -> None:
         ["DEMO-0001", "L", "-", "unknown", "-", "withheld: UNGRADABLE_QUALITY", "-", "-", "2"],
         ["DEMO-0002", "R", *adapted, "0 Moderate", "0.94", "250", "4"],
     ]
+
+
+def test_in_a_narrow_window_nothing_but_the_verdict_takes_a_second_line() -> None:
+    reasons = dict.fromkeys(("reason_code", "image_reason_code"), "CAMERA_NOT_VALIDATED")
+    other = withheld_result(2, camera="topcon-maestro2", route="labelled", **reasons)
+    lines = rendered(80, [RESULTS[0], other])
+
+    assert max(map(len, lines)) <= 80
+    assert lines[2].split() == [
+        "study",
+        "eye",
+        "camera",
+        "route",
+        "grade",
+        "or",
+        "reason",
+        "prob",
+        "ms",
+        "ref",
+    ]
+    adapted = ["DEMO-0001", "R", "simulated-blue", "adapter", "2", "Moderate", "0.94", "250", "3"]
+    assert adapted in [line.split() for line in lines]
+    assert ["CAMERA_NOT_VALIDATED"] in [line.split() for line in lines]
 
 
 def test_agreement_counts_only_eyes_that_have_a_grade() -> None:
