@@ -66,6 +66,18 @@ def test_one_report_a_study_arrives_and_every_object_is_accounted_for(run: Run) 
     assert studies == sorted(study.study_instance_uid for study in run.studies)
 
 
+def test_the_account_itself_notices_what_is_lost(run: Run) -> None:
+    sent = [photograph.sop_instance_uid for study in run.studies for photograph in study.photographs]
+    (first, *others), elsewhere = run.pacs.files(), "2.25.1"
+
+    (lost_object,) = account(run.worker, [*sent, elsewhere], [first, *others]).problems
+    (lost_report,) = account(run.worker, sent, others).problems
+
+    assert lost_object == f"lost: {elsewhere} was acknowledged and has no row"
+    study = received_reports([first])[0].study_instance_uid
+    assert lost_report == f"lost: the current report of study {study} is not at the PACS"
+
+
 def test_results_have_a_row_for_each_photograph_with_its_camera_and_route(run: Run) -> None:
     rows = run.worker.query("SELECT * FROM v_results")
 
