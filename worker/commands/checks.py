@@ -126,9 +126,11 @@ def _database(settings: Settings) -> str:
         return _inspect(db.create_database_engine(url))
     # Whether this disk can hold one is tried beside where it will be.
     parent = _existing(file.parent)
-    if not os.access(parent, os.W_OK):
-        raise _Red(f"{parent} cannot be written, so no database can be made there; {_GIVE_IT}")
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".fundus-check-") as folder:
+    try:
+        holder = tempfile.TemporaryDirectory(dir=parent, prefix=".fundus-check-")
+    except OSError as error:
+        raise _Red(f"no database can be made in {parent} ({error.strerror}); {_GIVE_IT}") from error
+    with holder as folder:
         probe = db.create_database_engine(f"sqlite:///{folder}/{file.name}")
         return f"{_inspect(probe, new=True)}; {file} {_AT_FIRST_START}"
 
