@@ -10,7 +10,9 @@ PostgreSQL does the same by itself (concurrent WAL flush): there every caller ha
 
 from __future__ import annotations
 
+import random
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -139,6 +141,7 @@ def _run_until_undisturbed(engine: Engine, call: Callable[[Connection], Any]) ->
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) not in _ROLLED_BACK_FOR_OTHERS:
                 raise
+        time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - lets the other one through first
     with engine.begin() as connection:
         return call(connection)
 
@@ -154,7 +157,7 @@ def _run_group(engine: Engine, first: _Work, take: Callable[[], _Work | None]) -
                 taken.append(work[1])
                 _run_in_savepoint(connection, work, results)
                 work = take() if len(taken) < _GROUP_LIMIT else None
-    except Exception as error:  # the transaction failed: everybody in it learns so
+    except BaseException as error:  # the transaction failed: everybody in it learns so, the thread goes on
         cause = DatabaseUnreachableError(_advice(error)) if isinstance(error, _UNREACHABLE) else error
         for future in taken:
             if not future.done():
@@ -172,7 +175,7 @@ def _run_in_savepoint(connection: Connection, work: _Work, results: dict[Future[
             results[future] = call(connection)
     except _UNREACHABLE:
         raise
-    except Exception as error:  # handed to the caller, who waits on it
+    except BaseException as error:  # handed to the caller, who waits on it
         future.set_exception(error)
 
 
