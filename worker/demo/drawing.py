@@ -44,7 +44,7 @@ class Measures:
 
     picture: int = 300
     gap: int = 10
-    caption: int = 420
+    caption: int = 470
     heading: int = 146
 
     @property

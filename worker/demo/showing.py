@@ -19,7 +19,8 @@ def show(stage: Stage, performance: Performance) -> bool:
     results, reports = performance.results, read_reports(stage.folder.pacs)
     _show_table(stage, performance, len(reports))
     _show_reports(stage, results, reports)
-    _draw(stage, performance)
+    with stage.console.status("drawing the contact sheet"):
+        _draw(stage, performance)
     _show_places(stage)
     problems = find_problems(performance.studies, results, reports)
     stage.console.print()

@@ -13,7 +13,7 @@ from worker.demo.pacs import ReceivingPacs
 from worker.demo.processes import Programs
 from worker.settings import Settings
 
-_NARROWEST = 140
+_NARROWEST = 152
 
 
 @dataclass(frozen=True)

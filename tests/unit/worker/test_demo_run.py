@@ -157,7 +157,7 @@ def test_the_roles_follow_from_the_broker(prepared: Stage) -> None:
     assert prepared.roles == ("serve",)
 
 
-@pytest.mark.parametrize(("columns", "width"), [(None, 140), ("90", 90)])
+@pytest.mark.parametrize(("columns", "width"), [(None, 152), ("90", 90)])
 def test_without_a_window_the_table_has_room(
     columns: str | None, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
