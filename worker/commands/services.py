@@ -143,6 +143,7 @@ def _start(service: Service) -> None:
     try:
         service.start()
     except OSError as error:
+        service.stop(_STOP_S)  # what was started before the failure
         if error.filename is not None:
             raise
         # Of all that a start opens only the listener's socket has no file name.
