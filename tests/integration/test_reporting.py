@@ -27,8 +27,8 @@ from factories.runtime import (
 )
 from pydicom import dcmread
 
-from dicom_io.uids import derived_uid
 from dicom_io.report_text import render_text
+from dicom_io.uids import derived_uid
 from worker.analyse import analyse
 from worker.dispatch import Job
 from worker.errors import ClaimLostError
