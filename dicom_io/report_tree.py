@@ -88,17 +88,17 @@ def _imaging_measurements(content: ReportContent) -> ContainerContentItem:
 def _eye_group(content: ReportContent, eye: ReportEye) -> MeasurementsAndQualitativeEvaluations:
     """One eye (TID 1501): a grade and what it rests on, or the reason why there is none.
 
-    A withheld eye has no Finding: named alone, the disease could be read as seen.
+    An eye without the disease, or without a result, has no Finding: named, it could be read as seen.
     """
-    graded = eye.grade is not None
+    diseased = eye.grade is not None and eye.grade > 0
     images = [image for image in content.images if image.used and image.laterality is eye.laterality]
     group = MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(
             uid=derived_uid(PRODUCT_NAMESPACE, "eye", content.sop_instance_uid, eye.laterality),
             identifier=f"{SIDE[eye.laterality]} eye",
         ),
-        finding_category=codes.DISEASE if graded else None,
-        finding_type=codes.DIABETIC_RETINOPATHY if graded else None,
+        finding_category=codes.DISEASE if diseased else None,
+        finding_type=codes.DIABETIC_RETINOPATHY if diseased else None,
         finding_sites=[FindingSite(codes.EYE, codes.LATERALITY[eye.laterality])],
         algorithm_id=_algorithm(content.algorithm, images),
         measurements=list(_measurements(eye)),

@@ -118,6 +118,7 @@ def test_a_graded_eye_states_site_severity_verdict_and_probabilities() -> None:
     assert list(groups(report)) == [RIGHT, LEFT]
     assert code(named(right, "363698007")[0]) == "81745001"
     assert code(named(right, "121071")[0]) == "4855003"
+    assert not named(left, "121071")  # grade 0: the disease is not named as a finding
     assert code(named(right, "71491-5")[0]) == "LA18646-2"
     assert code(named(left, "71490-7")[0]) == "LA18643-9"
     assert code(named(right, "REFERABLE_DR")[0]) == codes.YES.value
