@@ -53,13 +53,13 @@ class AdapterConfig:
     reduced: int = 128
     crop: int = 128
     features: bool = True
-    steps: int = 350
+    steps: int = 600
     batch: int = 4
     learning_rate: float = 4e-4
     discriminator_rate: float = 0.4
     cycle: float = 5.0
     identity: float = 1.0
-    average_from: float = 0.5
+    average_from: float = 0.6
     checkpoint_every: int = 50
     seed: int = 0
 
@@ -142,6 +142,7 @@ class AdapterTraining:
         """Running mean of G12's weights over the last part of the training."""
         if self.step + 1 <= self.config.average_from * self.config.steps:
             self.average.load_state_dict(self.generator12.state_dict())
+            self.averaged = 0
             return
         self.averaged += 1
         with torch.no_grad():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class QualityConfig:
     """
 
     negatives: int = 3
-    steps: int = 800
+    steps: int = 600
     batch: int = 32
     learning_rate: float = 5e-3
     refused: float = 0.005
@@ -67,6 +67,18 @@ def quality_set(
         gradable += [True, True, *[False] * len(ruined)]
         progress("quality pictures", index + 1, len(paths), {})
     return QualitySet(np.stack(planes), np.array(gradable))
+
+
+def kept_set(file: Path, make: Callable[[], QualitySet]) -> QualitySet:
+    """The set that a killed run left in ``file``, or a new one, which is left there."""
+    if file.exists():
+        with np.load(file) as kept:
+            return QualitySet(kept["planes"], kept["gradable"])
+    pictures = make()
+    temporary = file.with_suffix(".partial.npz")
+    np.savez(temporary, planes=pictures.planes, gradable=pictures.gradable)
+    temporary.replace(file)
+    return pictures
 
 
 def train_quality(pictures: QualitySet, config: QualityConfig, progress: Progress) -> QualityNetwork:

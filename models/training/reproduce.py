@@ -217,15 +217,18 @@ class ReferenceRun:
         return np.concatenate(rows).astype(np.float64)
 
     def _quality(self) -> tuple[QualityNetwork, dict[str, float]]:
-        sets = {}
-        for seed, part in enumerate(data.PARTS):
-            paths = [self.data.photographs[index].path for index in self.data.indices(part)]
-            sets[part] = quality.quality_set(
-                paths, self.config.size, self.config.quality, seed, self.progress
-            )
+        sets = {part: self._quality_set(seed, part) for seed, part in enumerate(data.PARTS)}
         network = quality.train_quality(sets["train"], self.config.quality, self.progress)
         minimum = quality.minimum_quality(network, sets["validation"], self.config.quality)
         return network, {"minimum": minimum, **quality.quality_figures(network, sets["test"], minimum)}
+
+    def _quality_set(self, seed: int, part: str) -> quality.QualitySet:
+        paths = [self.data.photographs[index].path for index in self.data.indices(part)]
+        config = self.config
+        return quality.kept_set(
+            self.out / f"quality-{part}.npz",
+            lambda: quality.quality_set(paths, config.size, config.quality, seed, self.progress),
+        )
 
     def _styles(self, camera: SimulatedCamera) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         chosen = self.data.indices("train", "validation")
