@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from factories.runtime import (
+    analyse_all,
+    caller,
+    execute,
+    fundus_of_grade,
+    let_time_pass,
+    make_runtime,
+    offer,
+    past,
+    row,
+    rows,
+    run_to_report,
+    value,
+    woken,
+)
+
+from worker.dispatch import Job, SilentDispatcher
+from worker.runtime import Runtime
+from worker.store import images, leases, processes, studies
+from worker.sweep import adopt_orphans, discard_unacknowledged, recover, sweep, wake_due
+
+DEAD = "dead-process"
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, database_url: str) -> Iterator[Runtime]:
+    made = make_runtime(tmp_path, database_url=database_url)
+    yield made
+    made.close()
+
+
+def _offered(runtime: Runtime, number: int = 1, **options: Any) -> Any:
+    ds = fundus_of_grade(2, study_uid="1.2.3", sop_uid=f"1.2.3.{number}", **options)
+    assert offer(runtime, ds) == 0
+    return ds
+
+
+def _leave_a_dead_process(runtime: Runtime, host: str = "elsewhere", pid: int = 1) -> None:
+    """What a process that was killed leaves behind."""
+    runtime.database.write(processes.started, DEAD, "serve", host, pid)
+    assert runtime.database.write(images.claim, value(runtime, "SELECT id FROM instances"), DEAD, 3600.0)
+    assert runtime.database.write(leases.acquire, "deliver:pacs", DEAD, 3600.0)
+    execute(runtime, "UPDATE associations SET process_id = :dead", dead=DEAD)
+
+
+def _held(runtime: Runtime) -> tuple[Any, ...]:
+    return (
+        value(runtime, "SELECT claim_owner FROM instances"),
+        value(runtime, "SELECT count(*) FROM leases"),
+        value(runtime, "SELECT outcome FROM associations"),
+    )
+
+
+class TestDeadProcesses:
+    def test_what_one_held_is_released_when_it_was_silent_for_long(self, runtime: Runtime) -> None:
+        _offered(runtime)
+        _leave_a_dead_process(runtime)
+        sweep(runtime)
+        assert _held(runtime) == (DEAD, 1, None)
+        past(runtime, "processes", "seen_at")
+        sweep(runtime)
+        assert _held(runtime) == (None, 0, "CONNECTION_LOST")
+        assert woken(runtime, Job.ANALYSE)[-1] == value(runtime, "SELECT id FROM instances")
+        # The sweeping one itself is never dead
+        running = [each["id"] for each in rows(runtime, "SELECT id FROM processes WHERE stopped_at IS NULL")]
+        assert running == [runtime.process_id]
+
+    def test_one_of_this_host_is_released_at_the_next_start(self, runtime: Runtime) -> None:
+        _offered(runtime)
+        _leave_a_dead_process(runtime, socket.gethostname()[:64], 2**22 + 1)
+        recover(runtime)
+        assert _held(runtime) == (None, 0, "CONNECTION_LOST")
+
+    def test_one_that_had_our_own_number_is_gone_too(self, runtime: Runtime) -> None:
+        _offered(runtime)
+        _leave_a_dead_process(runtime, socket.gethostname()[:64], os.getpid())
+        recover(runtime)
+        assert _held(runtime)[0] is None
+
+    def test_one_of_another_host_is_left_to_its_silence(self, runtime: Runtime) -> None:
+        _offered(runtime)
+        _leave_a_dead_process(runtime, "elsewhere", 2**22 + 1)
+        recover(runtime)
+        assert _held(runtime)[0] == DEAD
+
+    def test_one_that_was_thought_dead_and_is_not_is_alive_again(self, runtime: Runtime) -> None:
+        runtime.database.write(processes.started, DEAD, "work", "elsewhere", 1)
+        runtime.database.write(processes.bury, DEAD, runtime.closing_policy)
+        runtime.database.write(processes.seen, DEAD)
+        assert DEAD in [each[0] for each in runtime.database.read(processes.running)]
+
+    def test_an_orderly_end_releases_what_a_job_still_holds(self, tmp_path: Path, database_url: str) -> None:
+        first = make_runtime(tmp_path, database_url=database_url)
+        _offered(first)
+        instance = value(first, "SELECT id FROM instances")
+        assert first.database.write(images.claim, instance, first.process_id, 3600.0)
+        first.close()
+        first.close()
+        second = make_runtime(tmp_path, database_url=database_url)
+        assert value(second, "SELECT claim_owner FROM instances") is None
+        second.close()
+
+
+class TestWaking:
+    def test_whatever_is_due_is_woken(self, tmp_path: Path, database_url: str) -> None:
+        destination = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 1}
+        runtime = make_runtime(tmp_path, database_url=database_url, destination=[destination])
+        _offered(runtime)
+        run_to_report(runtime)
+        runtime.dispatcher.woken.clear()  # type: ignore[attr-defined]  # the recording one
+        _offered(runtime, 2, laterality="L")
+        sweep(runtime)
+        assert woken(runtime, Job.ANALYSE)[-1] == value(runtime, "SELECT max(id) FROM instances")
+        assert woken(runtime, Job.DELIVER) == ["pacs"]
+        # And the study, once its time has come
+        analyse_all(runtime)
+        let_time_pass(runtime)
+        past(runtime, "studies", "opened_at")
+        sweep(runtime)
+        assert woken(runtime, Job.REPORT)[-1] == value(runtime, "SELECT id FROM studies")
+        runtime.close()
+
+    def test_nobody_who_listens_means_nothing_to_look_for(self, runtime: Runtime) -> None:
+        _offered(runtime)
+        runtime.dispatcher = SilentDispatcher()
+        wake_due(runtime)
+        assert runtime.dispatcher.room(Job.ANALYSE) == 0
+
+    def test_no_more_than_there_is_room_for(self, runtime: Runtime) -> None:
+        from factories.runtime import RecordingDispatcher
+
+        for number in range(3):
+            _offered(runtime, number)
+        runtime.dispatcher = RecordingDispatcher(room=2)
+        wake_due(runtime)
+        assert len(woken(runtime, Job.ANALYSE)) == 2
+
+    def test_priority_before_age(self, runtime: Runtime) -> None:
+        _offered(runtime, 1)
+        _offered(runtime, 2, RequestedProcedurePriority="STAT")
+        assert [priority for _, priority in runtime.database.read(images.due, 10)] == [0, 2]
+        assert runtime.database.read(studies.unreported, 10) == []
+
+
+class TestUnacknowledged:
+    @pytest.mark.parametrize("left", ["nothing", "half"])
+    def test_a_row_whose_file_never_became_durable_is_dropped(self, runtime: Runtime, left: str) -> None:
+        ds = _offered(runtime)
+        path = runtime.spool.path(value(runtime, "SELECT spool_path FROM instances"))
+        path.write_bytes(path.read_bytes()[:100]) if left == "half" else path.unlink()
+        assert discard_unacknowledged(runtime) == 1
+        assert rows(runtime, "SELECT * FROM instances") == []
+        found = row(runtime, "SELECT reason_code, sop_instance_uid FROM rejections")
+        assert tuple(found.values()) == ("NOT_ACKNOWLEDGED", ds.SOPInstanceUID)
+        # When its sender sends it again, it is as new
+        assert offer(runtime, ds) == 0
+        run_to_report(runtime)
+        assert value(runtime, "SELECT grade FROM v_eye_results") == 2
+
+    def test_what_is_there_stays(self, runtime: Runtime) -> None:
+        _offered(runtime)
+        assert discard_unacknowledged(runtime) == 0
+
+    def test_an_instance_that_was_acknowledged_before_stays(self, runtime: Runtime) -> None:
+        # Given a correction whose file was cut off: the first copy was acknowledged
+        _offered(runtime, laterality="R")
+        _offered(runtime, laterality="L")
+        runtime.spool.path(value(runtime, "SELECT spool_path FROM instances")).unlink()
+        assert discard_unacknowledged(runtime) == 0
+        assert value(runtime, "SELECT count(*) FROM instances") == 1
+
+    def test_one_with_a_copy_in_quarantine_stays(self, runtime: Runtime) -> None:
+        _offered(runtime)
+        assert offer(runtime, fundus_of_grade(4, study_uid="1.2.3", sop_uid="1.2.3.1")) == 0
+        runtime.spool.path(value(runtime, "SELECT spool_path FROM instances")).unlink()
+        assert discard_unacknowledged(runtime) == 0
+
+    def test_a_patient_conflict_goes_with_the_image_that_made_it(self, runtime: Runtime) -> None:
+        _offered(runtime, 1, patient_id="A")
+        _offered(runtime, 2, patient_id="B")
+        assert value(runtime, "SELECT withheld_reason FROM studies") == "PATIENT_CONFLICT"
+        path = value(runtime, "SELECT spool_path FROM instances ORDER BY id DESC LIMIT 1")
+        runtime.spool.path(path).unlink()
+        assert discard_unacknowledged(runtime) == 1
+        assert value(runtime, "SELECT withheld_reason FROM studies") is None
+
+
+class TestOrphans:
+    @staticmethod
+    def _old(path: Path) -> Path:
+        os.utime(path, (1, 1))
+        return path
+
+    def test_a_file_without_a_row_gets_one(self, runtime: Runtime) -> None:
+        # Given a process that died between rename and commit
+        ds = fundus_of_grade(2, study_uid="1.2.3")
+        temporary = runtime.spool.incoming / "x.part"
+        ds.save_as(temporary, enforce_file_format=True)
+        spooled = runtime.spool.place(temporary)
+        assert adopt_orphans(runtime) == 0  # it may be on its way
+        self._old(runtime.spool.path(spooled.relative_path))
+        assert adopt_orphans(runtime) == 1
+        assert adopt_orphans(runtime) == 0
+        assert offer(runtime, ds) == 0
+        assert value(runtime, "SELECT count(*) FROM instances") == 1
+        run_to_report(runtime)
+        assert value(runtime, "SELECT grade FROM v_eye_results") == 2
+
+    def test_rubbish_is_removed_and_what_is_known_stays(self, runtime: Runtime) -> None:
+        _offered(runtime)
+        known = self._old(runtime.spool.path(value(runtime, "SELECT spool_path FROM instances")))
+        half = runtime.spool.incoming / "half.part"
+        half.write_bytes(b"half")
+        rubbish = runtime.spool.incoming / "y.part"
+        rubbish.write_bytes(b"no DICOM")
+        placed = runtime.spool.path(runtime.spool.place(rubbish).relative_path)
+        for path in (half, placed):
+            self._old(path)
+        assert adopt_orphans(runtime) == 0
+        assert (known.exists(), half.exists(), placed.exists()) == (True, False, False)
+
+    def test_one_at_a_time(self, runtime: Runtime) -> None:
+        half = runtime.spool.incoming / "half.part"
+        half.write_bytes(b"half")
+        self._old(half)
+        assert runtime.database.write(leases.acquire, "orphans", "other", 60.0)
+        assert adopt_orphans(runtime) == 0
+        assert half.exists()
+
+
+def test_a_study_stays_open_while_an_association_that_touched_it_does(runtime: Runtime) -> None:
+    _offered(runtime)
+    past(runtime, "studies", "close_due_at")
+    sweep(runtime)
+    assert value(runtime, "SELECT state FROM studies") == "OPEN"
+    from worker.intake import Intake
+
+    Intake(runtime).association_closed(caller(), "RELEASED")
+    sweep(runtime)
+    assert value(runtime, "SELECT state FROM studies") == "CLOSED"
