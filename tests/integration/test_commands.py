@@ -13,12 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from factories.commands import PROGRAM, Installation, install, program
+from factories.commands import PROGRAM, Installation, ago, install, program, run
 from factories.process import READY_TIMEOUT_S, STOP_TIMEOUT_S, Worker
+from factories.rows import Rows
 from factories.runtime import fundus_of_grade, receiving_pacs, send
-from factories.servers import redis_server, require_binary
+from factories.servers import postgres_server, redis_server, require_binary
+from sqlalchemy.orm import Session
 
 from dicom_io.sender import Peer, echo
+from worker.database import create_database_engine
 
 COMMANDS = (
     ["serve"],
@@ -51,13 +54,10 @@ HEAVY = (
 def running(installed: Installation, *arguments: str, **env: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process of the installation, its log in `<role>.log`; killed when the block ends."""
     own = {key: value for key, value in os.environ.items() if not key.startswith("FUNDUS_")}
-    guard = [require_binary("setpriv"), "--pdeathsig", "KILL", "--"]
+    command: list[str | Path] = [require_binary("setpriv"), "--pdeathsig", "KILL", "--", PROGRAM, *arguments]
     with (installed.folder / f"{arguments[0]}.log").open("ab") as log:
         process = subprocess.Popen(
-            [*guard, PROGRAM, *arguments, "--config", installed.config],
-            stdout=log,
-            stderr=log,
-            env={**own, **env},
+            [*command, "--config", installed.config], stdout=log, stderr=log, env={**own, **env}
         )
     try:
         yield process
@@ -109,8 +109,6 @@ def test_looking_needs_no_pixels_and_no_models(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_of_every_command_teaches(command: list[str]) -> None:
-    from factories.commands import run
-
     answer = run(*command, "--help")
     assert answer.status == 0
     assert "Usage: " in answer.out
@@ -197,3 +195,53 @@ def test_separate_processes_over_a_broker(tmp_path: Path) -> None:
             # And all stop when they are told to
             assert [stop(each) for each in (listener, work, sweep)] == [0, 0, 0]
     assert "Traceback" not in (installed.folder / "work.log").read_text()
+
+
+@pytest.mark.postgres
+def test_a_shared_database_on_postgresql(tmp_path: Path) -> None:
+    # Given an empty database
+    installed = install(tmp_path)
+    installed.data.mkdir()
+    key = tmp_path / "shared.key"
+    key.touch(mode=0o600)
+    key.write_text("k" * 64)
+    with postgres_server(tmp_path) as url:
+        env = {"FUNDUS_DATABASE_URL": url, "FUNDUS_IDENTITY_KEY_FILE": str(key)}
+        # Then nothing makes its tables unasked
+        assert "RED database: the database has no tables yet" in installed.run("check", env=env).words
+        answer = installed.run("status", env=env)
+        assert (answer.status, "run `fundus-worker db upgrade`" in answer.err) == (2, True)
+        # And when they are made, and filled
+        assert installed.run("db", "upgrade", env=env).status == 0
+        _fill(url)
+        # Then what is shown and requeued is the same as on SQLite
+        found = json.loads(installed.run("status", "--json", env=env).out)
+        assert {each["kind"]: each["items"] for each in found["failure_groups"]} == {
+            "image_refused": 2,
+            "delivery_dead": 1,
+        }
+        assert [each["recent"] for each in found["failure_groups"] if each["kind"] == "image_refused"] == [1]
+        assert found["destinations"][0] | {"dead": 1, "pending": 1} == found["destinations"][0]
+        assert found["rejections_24h"][0]["count"] == 3
+        assert "! 2 failures to look into" in installed.run("status", env=env).words
+        said = installed.run("requeue", "--refused", "--dead", env=env)
+        assert "2 refused images will be analysed again 1 dead delivery will be sent again" in said.words
+        assert json.loads(installed.run("status", "--json", env=env).out)["failure_groups"] == []
+
+
+def _fill(url: str) -> None:
+    engine = create_database_engine(url)
+    try:
+        with Session(engine) as session, session.begin():
+            rows = Rows(session)
+            bundle, study = rows.bundle(), rows.study()
+            rows.finding(rows.image(study, received_at=ago(hours=1)), bundle)
+            rows.refused(study, analysed_at=ago(hours=1))
+            rows.refused(study, analysed_at=ago(days=30))
+            rows.delivery(rows.report(study, bundle), state="DEAD", due_at=ago(hours=1))
+            rows.delivery(
+                rows.report(rows.study(), bundle), reason_code="PEER_UNREACHABLE", due_at=ago(hours=1)
+            )
+            rows.rejection(count=3, last_at=ago(hours=1))
+    finally:
+        engine.dispose()

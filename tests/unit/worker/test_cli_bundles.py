@@ -67,5 +67,5 @@ def test_a_tampered_bundle(installed: Installation, command: str) -> None:
 
 
 def test_a_bundle_that_nobody_knows() -> None:
-    answer = run("bundle", "show", "referense")
+    answer = run("bundle", "show", "nobodys")
     assert (answer.status, "no bundle of that name" in answer.err) == (2, True)

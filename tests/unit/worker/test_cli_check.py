@@ -12,9 +12,11 @@ import pytest
 from factories.commands import Installation, install, run
 from factories.runtime import receiving_pacs
 from factories.servers import free_port
+from sqlalchemy.exc import OperationalError
 
+from dicom_io import camera
+from models.bundle import Bundle
 from worker import database
-from worker.commands import checks
 
 
 @pytest.fixture
@@ -106,7 +108,7 @@ def test_camera_rules_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_own_camera_rules_are_named(tmp_path: Path) -> None:
     rules = tmp_path / "rules.yaml"
-    shutil.copy(Path(checks.CameraRules.__module__.replace(".", "/")).parent / "camera_rules.yaml", rules)
+    shutil.copy(Path(camera.__file__).with_name("camera_rules.yaml"), rules)
     installed = install(tmp_path, camera={"rules_file": str(rules)})
     assert f"ok camera rules: {rules}, digest" in installed.run("check").words
 
@@ -187,8 +189,26 @@ def test_an_embedded_database_of_an_older_release_is_left_to_the_next_start(inst
 
 
 def test_commits_that_may_be_lost(installed: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks.db, "pragma_problems", lambda _: ["journal is off", "sync is off"])
+    monkeypatch.setattr(database, "pragma_problems", lambda _: ["journal is off", "sync is off"])
     assert red(installed)["database"] == "journal is off; sync is off"
+
+
+def test_a_database_that_fails_in_the_middle_of_the_check(
+    installed: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise OperationalError("SELECT 1", {}, Exception("cut"))
+
+    monkeypatch.setattr(database, "pragma_problems", fail)
+    assert red(installed)["database"] == "OperationalError; check database_url and that the server runs"
+
+
+def test_models_that_may_not_be_read(installed: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "/models/x")
+
+    monkeypatch.setattr(Bundle, "load", fail)
+    assert red(installed)["models"].startswith("/models/x: Permission denied; check that it is there")
 
 
 class Usage(NamedTuple):

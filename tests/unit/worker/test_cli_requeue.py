@@ -109,7 +109,7 @@ def test_when_nothing_matches_it_says_where_to_look(installed: Installation) -> 
         (["--dead", "--image", "2.1"], "use them with --refused only"),
         (["--refused", "--dead", "--reason", "INTERNAL_ERROR"], "use them with --refused only"),
         (["--refused", "--destination", "pacs"], "use it with --dead only"),
-        (["--refused", "--reason", "internal_eror"], "did you mean INTERNAL_ERROR?"),
+        (["--refused", "--reason", "internal_err"], "did you mean INTERNAL_ERROR?"),
         (["--refused", "--reason", "xyz"], "`fundus-worker status` shows those that occur"),
         (["--dead", "--destination", "pax"], "destination 'pax' is not in the configuration (pacs, archive)"),
     ],
