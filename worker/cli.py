@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from worker.commands import bundles, cameras, check, demonstration, requeue, schema, services, status
@@ -11,11 +14,35 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode="markdown",
     help="Grades diabetic retinopathy in retina photographs that arrive over DICOM, beside a PACS. "
     "Research use only, not a medical device.\n\n"
-    "First steps: `fundus-worker demo`; then `fundus-worker check --example > fundus.toml`, edit it, "
-    "`fundus-worker check --config fundus.toml`, `fundus-worker serve --config fundus.toml`.",
+    "First steps:\n\n"
+    "1. `fundus-worker demo`\n"
+    "2. `fundus-worker check --example > fundus.toml`, and edit it\n"
+    "3. `fundus-worker check --config fundus.toml`\n"
+    "4. `fundus-worker serve --config fundus.toml`\n"
+    "5. `fundus-worker status --config fundus.toml`\n\n"
+    "Exit status of every command: 0 all is well, 1 something needs a person, 2 it could not run.",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fundus-worker {version('fundus-worker')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    """The program's own options; its help is above."""
+
+
 app.command()(services.serve)
 app.command()(services.listen)
 app.command()(services.work)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,7 @@ def test_help_of_every_command_teaches(command: list[str]) -> None:
 def test_the_program_and_its_exit_statuses(tmp_path: Path) -> None:
     said = program("--help", cwd=tmp_path)
     assert (said.status, "fundus-worker check --example" in said.words) == (0, True)
+    assert program("--version", cwd=tmp_path).out == f"fundus-worker {version('fundus-worker')}\n"
     assert program("nonsense", cwd=tmp_path).status == 2
     missing = program("status", "--config", "missing.toml", cwd=tmp_path)
     assert (missing.status, missing.out) == (2, "")

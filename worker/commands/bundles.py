@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 BundleArgument = Annotated[
     str | None,
-    typer.Argument(
-        metavar="[BUNDLE]", help="Name, or folder with a slash in it; default: the configured one."
-    ),
+    typer.Argument(metavar="BUNDLE", help="Name, or folder with a slash in it; default: the configured one."),
 ]
 
 
