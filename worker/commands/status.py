@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -108,7 +110,21 @@ def _read(tx: Connection, days: int) -> dict[str, Any]:
 def _mark_silent(report: dict[str, Any], silent_s: float) -> None:
     """A process that was killed says no good-bye; the next one that sweeps buries it."""
     for each in report["processes"]:
-        each["silent"] = (report["at"] - each["seen_at"]).total_seconds() > silent_s
+        unseen_s = (report["at"] - each["seen_at"]).total_seconds()
+        each["silent"] = unseen_s > silent_s or _gone(each["host"], each["pid"])
+
+
+def _gone(host: str, pid: int) -> bool:
+    """Whether a process that should be on this machine is not."""
+    if host != socket.gethostname()[:64]:  # as the row has it
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # somebody else's, so it is there
+    return False
 
 
 def waiting(row: Mapping[str, Any]) -> str:

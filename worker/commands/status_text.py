@@ -147,7 +147,7 @@ def _show_failures(groups: list[dict[str, Any]], failures: list[dict[str, Any]],
         to = f" to {group['destination']}" if group["destination"] else ""
         reason = f", {group['reason_code']}" if group["reason_code"] else ""
         note = "" if group["needs_person"] == group["items"] else _note(group)
-        _line(f"  {group['items']} {what}{to}{reason}{note}", "bold" if group["needs_person"] else "")
+        _line(f"  {what}{to}: {group['items']}{reason}{note}", "bold" if group["needs_person"] else "")
         _remedy(group)
         if group["kind"] == "delivery_dead":
             _prose(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +23,7 @@ def installed(tmp_path: Path) -> Installation:
 
 def running(rows: Rows, **values: Any) -> None:
     seen = {"seen_at": ago(seconds=1), "started_at": ago(hours=2), **values}
-    rows._add(Process(id="vm-1", role="serve", host="vm", pid=77, **seen))
+    rows._add(Process(**{"id": "p-1", "role": "serve", "host": "far-away", "pid": 77, **seen}))
 
 
 def report(installed: Installation, *options: str) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def test_all_is_well(installed: Installation) -> None:
     assert answer.status == 0
     assert "all is well" in answer.out
     assert "bundle reference 1 on onnx, digest 0000" in answer.words
-    assert "serve vm 77 2 h 1 s ago" in answer.words
+    assert "serve far-away 77 2 h 1 s ago" in answer.words
     assert "images 1 analysed" in answer.words
     assert "Waiting: nothing" in answer.words
     assert (
@@ -78,6 +80,28 @@ def test_a_process_that_was_killed_counts_as_none(installed: Installation) -> No
     assert report(installed)["processes"][0]["silent"] is True
 
 
+@pytest.mark.parametrize(
+    ("outcome", "status"), [(None, 0), (ProcessLookupError(), 1), (PermissionError(), 0)], ids=str
+)
+def test_a_process_on_this_machine_is_looked_for(
+    installed: Installation, monkeypatch: pytest.MonkeyPatch, outcome: OSError | None, status: int
+) -> None:
+    # Given one that was seen a second ago
+    asked: list[tuple[int, int]] = []
+
+    def kill(pid: int, number: int) -> None:
+        asked.append((pid, number))
+        if outcome is not None:
+            raise outcome
+
+    with installed.rows() as rows:
+        running(rows, host=socket.gethostname()[:64])
+    monkeypatch.setattr(os, "kill", kill)
+    # When, Then
+    assert installed.run("status").status == status
+    assert asked == [(77, 0)]
+
+
 def test_before_the_first_image_there_is_no_bundle_to_show(installed: Installation) -> None:
     with installed.rows() as rows:
         running(rows)
@@ -95,7 +119,7 @@ def test_a_refused_image_is_shown_with_what_to_do(installed: Installation) -> No
     # Then
     assert answer.status == 1
     assert "! 1 failure to look into, listed below" in answer.words
-    assert "1 images refused, PIXELS_UNREADABLE Send the image again" in answer.words
+    assert "images refused: 1, PIXELS_UNREADABLE Send the image again" in answer.words
     assert "(3 min ago), accession number A77 study 1.2.3.1." in answer.words
     assert "the stream ends early" in answer.words
 
@@ -106,7 +130,7 @@ def test_a_refusal_that_nothing_can_be_done_about_leaves_it_green(installed: Ins
         rows.refused(rows.study(), analysed_at=ago(minutes=3), reason_code="NOT_COLOUR")
     answer = installed.run("status")
     assert answer.status == 0
-    assert "1 images refused, NOT_COLOUR (nothing to do)" in answer.words
+    assert "images refused: 1, NOT_COLOUR (nothing to do)" in answer.words
 
 
 def test_a_refusal_of_long_ago_leaves_it_green_unless_asked_for(installed: Installation) -> None:
@@ -148,7 +172,7 @@ def test_a_dead_delivery_names_the_command_that_sends_it_again(installed: Instal
     # Then
     assert answer.status == 1
     assert "0 delivered, 0 waiting, 1 given up" in answer.words
-    assert "1 reports given up on to pacs, STORE_REFUSED" in answer.words
+    assert "reports given up on to pacs: 1, STORE_REFUSED" in answer.words
     assert "fundus-worker requeue --dead --destination pacs" in answer.words
     assert f"report {written_uid(installed)}" in answer.words
 
