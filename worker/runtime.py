@@ -162,7 +162,11 @@ def open_database(settings: Settings) -> Database:
         DatabaseError: Unreachable, or its schema is not this program's; the text has the remedy.
     """
     engine = database.create_database_engine(settings.resolved_database_url)
-    if engine.dialect.name == "sqlite":
-        database.upgrade(engine)
-    database.require_schema(engine)
+    try:
+        if engine.dialect.name == "sqlite":
+            database.upgrade(engine)
+        database.require_schema(engine)
+    except BaseException:
+        engine.dispose()
+        raise
     return Database(engine)

@@ -67,7 +67,7 @@ class Store(RuleBasedStateMachine):
         engine = create_database_engine(f"sqlite:///{self.folder / 'x.db'}")
         upgrade(engine)
         self.database = Database(engine)
-        self.bundle = self.database.write(
+        self.bundle_pk = self.database.write(
             reports.bundle_key, bundle_id="b", version="1", digest="d", training_camera="c", activate=True
         )
         self.known: dict[int, dict[str, Any]] = {}  # the model: what each instance should be
@@ -104,7 +104,8 @@ class Store(RuleBasedStateMachine):
     @rule(instance=INSTANCES)
     def other_pixels(self, instance: int) -> None:
         if instance in self.known:
-            image = _image(instance, *self.known[instance]["at"], pixels=9)
+            study, side = self.known[instance]["at"]
+            image = _image(instance, study, side, pixels=9)
             recorded = self.database.write(intake.record, image, POLICY)
             assert recorded.outcome in (Outcome.UID_CONFLICT, Outcome.IDENTICAL)
             self.known[instance]["conflict"] = True
@@ -134,7 +135,7 @@ class Store(RuleBasedStateMachine):
         (found,) = self.rows(f"SELECT claim_token FROM instances WHERE id = {claimed.instance_id}")  # noqa: S608
         mine = found["claim_token"] == claimed.token
         if how == "finish":
-            kept = self.database.write(images.finish, claimed, self.bundle, [FINDING])
+            kept = self.database.write(images.finish, claimed, self.bundle_pk, [FINDING])
         elif how == "refuse":
             kept = self.database.write(images.refuse, claimed, "PIXELS_UNREADABLE", None)
         elif how == "retry":
@@ -165,12 +166,12 @@ class Store(RuleBasedStateMachine):
             return
         waiting = [m for m in self.known.values() if m["at"][0] == study and m["state"] == "RECEIVED"]
         assert claimed.partial == bool(waiting)
-        latest = self.database.read(reports.latest, claimed.study_id, self.bundle)
+        latest = self.database.read(reports.latest, claimed.study_id, self.bundle_pk)
         current = self.database.read(reports.current, claimed.study_id)
         pending = latest if latest is not None and latest.state == "PENDING" else None
         number = 1 if latest is None else latest.revision + (pending is None)
         values = {
-            "bundle_pk": self.bundle,
+            "bundle_pk": self.bundle_pk,
             "revision": number,
             "content_version": claimed.content_version,
             "inputs_hash": "h",
