@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -212,6 +213,7 @@ def test_connect_and_close_probes_leave_no_thread_no_descriptor_and_no_memory(se
     )
     wait_for_threads(served, start.threads)
     end = settled(served)
+    sys.stdout.write(f"\nbefore {PROBES} probes {start}, after {end}")
     assert end.descriptors <= start.descriptors + THREADS_TO_SPARE
     assert end.resident_bytes <= start.resident_bytes + MEMORY_TO_SPARE
     rows = served.count("SELECT count(*) FROM v_rejections WHERE reason_code = 'CONNECTION_PROBE'")

@@ -18,6 +18,8 @@ from pydicom.uid import JPEGBaseline8Bit
 CALLING_AE = "CAMERA"
 ASSOCIATION_TIMEOUT_S = 240
 _RETRY_S = 0.1
+_PAUSE_S = 1.0
+"""Long enough for the report of the first image to be on its way when the next one comes."""
 _SENDING = re.compile(r"^I: Sending file: (.+)$")
 _ANSWER = re.compile(r"^I: Received Store Response \((.+)\)$")
 
@@ -113,6 +115,8 @@ class PersistentSenders:
     Args:
         port: The listener's.
         associations: Senders that work side by side.
+        split_every: Every so many studies, one comes image by image, each over an association of its own: its
+            report is revised while it arrives. 0 for none.
 
     Attributes:
         acknowledged: SOP instance UIDs answered with 0x0000, in order.
@@ -121,6 +125,7 @@ class PersistentSenders:
 
     port: int
     associations: int = 4
+    split_every: int = 0
     acknowledged: list[str] = field(default_factory=list)
     attempts: int = 0
     _queue: list[SentStudy] = field(default_factory=list)
@@ -170,14 +175,15 @@ class PersistentSenders:
 
     def _send_until_acknowledged(self, study: SentStudy) -> None:
         uids = {photograph.path: photograph.sop_instance_uid for photograph in study.photographs}
+        split = bool(self.split_every) and study.number % self.split_every == 0
         while uids and not self._stopping:
-            sending = send_study(self.port, study, list(uids))
+            sending = send_study(self.port, study, list(uids)[: 1 if split else None])
             done = [uids.pop(path) for path in sending.acknowledged]
             with self._changed:
                 self.acknowledged += done
                 self.attempts += 1
             if uids:
-                time.sleep(_RETRY_S)
+                time.sleep(_PAUSE_S if split and done else _RETRY_S)
 
 
 def echoscu(port: int, *, called_ae: str = "FUNDUS", calling_ae: str = CALLING_AE) -> bool:

@@ -35,7 +35,7 @@ def test_nothing_acknowledged_is_lost_doubled_or_stuck_when_the_process_is_kille
     with (
         storescp_process(tmp_path / "pacs") as pacs,
         worker(tmp_path / "worker", bundle=bundle, pacs_port=pacs.port) as served,
-        PersistentSenders(served.port) as senders,
+        PersistentSenders(served.port, split_every=3) as senders,
     ):
         for life in range(KILLS):
             senders.offer(studies[life * a_life : (life + 1) * a_life])
