@@ -83,7 +83,8 @@ _OBJECTS = (
     Reason(
         "INTERNAL_ERROR",
         "The image could not be analysed because of an error in this software.",
-        "See the log at that time for `job_failed`, then run `fundus-worker requeue` once the cause is gone.",
+        "See the log at that time for `job_failed`; once the cause is gone, run "
+        "`fundus-worker requeue --refused`.",
         True,
         Scope.OBJECT,
     ),
@@ -213,7 +214,8 @@ _DELIVERIES = (
         Scope.DELIVERY,
         "STORE_REFUSED",
         "The destination refused the report.",
-        "Look for the report's SOP Instance UID in the destination's log, then `fundus-worker requeue`.",
+        "Look for the report's SOP Instance UID in the destination's log, then run "
+        "`fundus-worker requeue --dead`.",
     ),
     _other(
         Scope.DELIVERY,
@@ -231,7 +233,7 @@ _DELIVERIES = (
         Scope.DELIVERY,
         "ATTEMPTS_EXHAUSTED",
         "All attempts failed.",
-        "Remove the cause given in the row, then run `fundus-worker requeue`.",
+        "Remove the cause given in the row, then run `fundus-worker requeue --dead`.",
     ),
 )
 

@@ -90,14 +90,20 @@ class Service:
             runtime = build_runtime(self.settings, self.role)
             undo.callback(runtime.close)
             self.runtime = runtime
+            undo.callback(self._stop_loops)
+            if self.role in (Role.SERVE, Role.LISTEN):
+                undo.callback(
+                    self._bind_listener(runtime).stop, 0.0
+                )  # first, so that a port in use is known before the models load
             runtime.dispatcher = self._dispatcher(runtime)
             if self.role in (Role.SERVE, Role.WORK) and Job.ANALYSE in self._jobs:
                 _ = runtime.batcher  # load and warm up before anything arrives
             recover(runtime)
             runtime.dispatcher.start()
             self._start_loops(runtime)
-            if self.role in (Role.SERVE, Role.LISTEN):
-                self._start_listener(runtime)
+            if self.listener is not None:
+                self.listener.start()
+                log.info("listening", ae_title=self.settings.listener.ae_title, port=self.listener.port)
             undo.pop_all()
         log.info("service_started", role=str(self.role), process=runtime.process_id)
 
@@ -140,7 +146,7 @@ class Service:
         self._threads.append(thread)
         thread.start()
 
-    def _start_listener(self, runtime: Runtime) -> None:
+    def _bind_listener(self, runtime: Runtime) -> Listener:
         door = self.settings.listener
         self.listener = Listener(
             Intake(runtime),
@@ -155,8 +161,12 @@ class Service:
             dimse_timeout_s=door.dimse_timeout_s,
             network_timeout_s=door.network_timeout_s,
         )
-        self.listener.start()
-        log.info("listening", ae_title=door.ae_title, host=door.host, port=self.listener.port)
+        return self.listener
+
+    def _stop_loops(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
 
     def stop(self, timeout_s: float = 30.0) -> bool:
         """Close the door, let what is in flight end, give the rest back; False when something still ran."""
