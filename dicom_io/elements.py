@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator
 
 from pydicom import charset, config
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag
 
@@ -18,6 +20,8 @@ config.settings.reading_validation_mode = config.IGNORE
 _UID = re.compile(r"[0-9.]{1,64}")
 _PADDING = " \0"
 _LONGEST_TEXT = 1024
+_ITEM = (0xFFFE, 0xE000)
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 _TEXT_VR = ("IS", "DS", "LO", "SH", "CS", "ST", "LT")
 
 
@@ -27,6 +31,8 @@ def raw_bytes(ds: Dataset, tag: int) -> bytes:
     value = element.value if isinstance(element, RawDataElement | DataElement) else None
     if isinstance(value, bytes):
         return value
+    if isinstance(value, MultiValue):  # an element that the library has taken apart: Specific Character Set
+        value = "\\".join(str(each) for each in value)
     return b"" if value is None or isinstance(value, Sequence) else str(value).encode()
 
 
@@ -73,13 +79,46 @@ def unsigned(ds: Dataset, tag: int, default: int) -> int:
 
 def items(ds: Dataset, tag: int) -> list[Dataset]:
     """Items of a sequence; none when it is absent, is no sequence or cannot be parsed."""
+    return _parsed(ds, tag) or []
+
+
+def readable_items(ds: Dataset, tag: int) -> list[Dataset] | None:
+    """Items of a sequence, none when it is absent or empty; None when it is there and cannot be read.
+
+    The parser makes items of any bytes, so those that it has not looked at yet are checked first.
+    """
+    element = ds.get_item(BaseTag(tag))
+    if isinstance(element, RawDataElement) and not _are_items(element):
+        return None
+    return _parsed(ds, tag)
+
+
+def _are_items(element: RawDataElement) -> bool:
+    """Whether the bytes are items up to their end (PS3.5 7.5), as far as their lengths are stated."""
+    content, order = element.value or b"", "<" if element.is_little_endian else ">"
+    position = 0
+    while position < len(content):
+        head = content[position : position + 8]
+        if len(head) < 8 or struct.unpack(f"{order}HH", head[:4]) != _ITEM:
+            return False
+        length = struct.unpack(f"{order}L", head[4:])[0]
+        if length == _UNDEFINED_LENGTH:
+            return True  # its end is found by parsing what is in it
+        position += 8 + length
+    return position == len(content)
+
+
+def _parsed(ds: Dataset, tag: int) -> list[Dataset] | None:
+    """Items as the parser sees them, None when it sees no sequence."""
     if BaseTag(tag) not in ds:
         return []
     try:
         value = ds[BaseTag(tag)].value
     except Exception:  # the parser raises many types on a broken sequence; all mean "not readable"
-        return []
-    return list(value) if isinstance(value, Sequence) else []
+        return None
+    if isinstance(value, Sequence):
+        return list(value)
+    return None if value else []
 
 
 def codes(ds: Dataset, tag: int) -> Iterator[str]:

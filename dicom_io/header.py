@@ -10,10 +10,10 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from dicom_io.dataset import ParsedObject, parse_object
-from dicom_io.elements import codes, integer_string, items, text, texts, uid, unsigned
+from dicom_io.elements import codes, integer_string, readable_items, text, texts, uid, unsigned
 from dicom_io.errors import IdentifierMissingError
 from dicom_io.illumination import not_colour, not_retinal
-from dicom_io.laterality import Laterality, LateralityReading, read_laterality
+from dicom_io.laterality import UNREADABLE, Laterality, LateralityReading, read_laterality
 
 __all__ = [
     "MAXIMUM_FRAMES",
@@ -208,25 +208,34 @@ def _required_uid(ds: Dataset, tag: int, name: str) -> str:
 
 
 def _lateralities(ds: Dataset, frames: int) -> Iterator[LateralityReading]:
-    """Reading of each frame: image level, shared and per-frame statements together."""
+    """Reading of each frame: image level, shared and per-frame statements together, every value of each."""
     shared = [
-        text(ds, _IMAGE_LATERALITY),
-        text(ds, _LATERALITY),
-        *_frame_statements(items(ds, _SHARED_GROUPS)),
+        *texts(ds, _IMAGE_LATERALITY),
+        *texts(ds, _LATERALITY),
+        *_frame_statements(readable_items(ds, _SHARED_GROUPS)),
     ]
-    per_frame = items(ds, _PER_FRAME_GROUPS)
+    per_frame = readable_items(ds, _PER_FRAME_GROUPS)
+    count = min(frames, MAXIMUM_FRAMES)
     if not per_frame:
-        yield from [read_laterality(shared)] * min(frames, MAXIMUM_FRAMES)
+        yield from [read_laterality([*shared, *_frame_statements(per_frame)])] * count
         return
-    for index in range(min(frames, MAXIMUM_FRAMES)):
-        yield read_laterality([*shared, *_frame_statements(per_frame[index : index + 1])])
+    for index in range(count):
+        yield read_laterality([*shared, *_frame_statements(per_frame[index : index + 1] or None)])
 
 
-def _frame_statements(groups: list[Dataset]) -> Iterator[str]:
-    """Values of Frame Laterality in functional groups (PS3.3 C.7.6.16.2.8)."""
-    for group in groups:
-        for anatomy in items(group, _FRAME_ANATOMY):
-            yield text(anatomy, _FRAME_LATERALITY)
+def _frame_statements(groups: list[Dataset] | None) -> Iterator[str]:
+    """Values of Frame Laterality in functional groups (PS3.3 C.7.6.16.2.8).
+
+    Groups that cannot be read are a statement that nobody can read: with it no side is known.
+    """
+    if groups is None:
+        yield UNREADABLE
+    for group in groups or ():
+        anatomies = readable_items(group, _FRAME_ANATOMY)
+        if anatomies is None:
+            yield UNREADABLE
+        for anatomy in anatomies or ():
+            yield from texts(anatomy, _FRAME_LATERALITY)
 
 
 def _pixel_digest(parsed: ParsedObject) -> str | None:

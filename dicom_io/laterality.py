@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+UNREADABLE = "?"
+"""Stands for a statement that is there and cannot be read: no side is known beside it."""
+
 
 class Laterality(StrEnum):
     """Side of the eye (PS3.3 C.8.17.5.1, enumerated values of Image Laterality)."""
@@ -31,8 +34,9 @@ def read_laterality(statements: Iterable[str]) -> LateralityReading:
     """Combine the header's statements about one frame.
 
     Args:
-        statements: Values of Image Laterality (0020,0062), Laterality (0020,0060) and Frame
-            Laterality (0020,9072), as far as present; blank ones count as absent.
+        statements: Every value of Image Laterality (0020,0062), Laterality (0020,0060) and Frame
+            Laterality (0020,9072), as far as present; blank ones count as absent. `UNREADABLE` for one that
+            cannot be read.
 
     Returns:
         The side when all statements are the same R or L. A conflict when both R and L are stated;

@@ -18,10 +18,14 @@ from factories.dicom import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom import dcmread
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from dicom_io import dataset
+from dicom_io.elements import raw_bytes, text
 from dicom_io.errors import DicomIoError, IdentifierMissingError, UnreadableObjectError
 from dicom_io.header import MAXIMUM_FRAMES, FundusHeader, Laterality, LateralityReading, read_header
 
@@ -264,11 +268,11 @@ def test_every_object_needs_its_identifiers(tmp_path: Path, keyword: str, value:
     assert "Doe" not in str(caught.value)
 
 
-def groups(*sides: str | None) -> list[Dataset]:
+def groups(*sides: str | list[str] | None) -> list[Dataset]:
     return [group(side) for side in sides]
 
 
-def group(side: str | None) -> Dataset:
+def group(side: str | list[str] | None) -> Dataset:
     functional = Dataset()
     if side is not None:
         anatomy = Dataset()
@@ -306,12 +310,55 @@ CONFLICT = LateralityReading(None, "LATERALITY_CONFLICT")
             },
             (R, CONFLICT),
         ),
+        # Of several values each one counts
+        ({"ImageLaterality": ["R", "L"]}, (CONFLICT,)),
+        ({"ImageLaterality": ["R", "R"]}, (R,)),
+        ({"ImageLaterality": ["R", "B"]}, (UNKNOWN,)),
+        ({"Laterality": ["L", "R"]}, (CONFLICT,)),
+        ({"SharedFunctionalGroupsSequence": groups(["L", "R"])}, (CONFLICT,)),
+        ({"NumberOfFrames": 2, "PerFrameFunctionalGroupsSequence": groups("R", ["R", "L"])}, (R, CONFLICT)),
+        # A frame that the groups leave out is not known by what the others say
+        (
+            {"NumberOfFrames": 2, "ImageLaterality": "R", "PerFrameFunctionalGroupsSequence": groups("R")},
+            (R, UNKNOWN),
+        ),
     ],
 )
 def test_laterality_of_each_frame(
     tmp_path: Path, attributes: dict[str, Any], expected: tuple[LateralityReading, ...]
 ) -> None:
     assert header_of(tmp_path, laterality=None, size=16, **attributes).laterality == expected
+
+
+@pytest.mark.parametrize("keyword", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"])
+@pytest.mark.parametrize("broken", ["groups", "anatomy", "text"])
+def test_groups_that_cannot_be_parsed_leave_the_side_open(tmp_path: Path, keyword: str, broken: str) -> None:
+    # Given Image Laterality R, and a statement in the groups that nobody can read
+    attributes: dict[str, Any] = {keyword: groups("L")}
+    ds = make_fundus(size=16, laterality="R", **attributes)
+    if broken == "text":
+        ds.add(DataElement(Tag(keyword), "LO", "no sequence"))
+    content = bytearray(encoded(ds))
+    if broken != "text":
+        tag = Tag(keyword if broken == "groups" else "FrameAnatomySequence")
+        first_item = content.index(struct.pack("<HH2s", tag.group, tag.element, b"SQ")) + 12
+        content[first_item : first_item + 4] = b"\xfe\xff\x01\xe0"
+    (tmp_path / "a.dcm").write_bytes(content)
+
+    assert read_header(tmp_path / "a.dcm").laterality == (UNKNOWN,)
+
+
+def test_names_in_several_character_sets_are_read_once_these_were_looked_at(tmp_path: Path) -> None:
+    # Given a declaration of two character sets that the library has taken apart
+    ds = Dataset()
+    ds.SpecificCharacterSet = ["", "ISO 2022 IR 87"]
+    ds.Manufacturer = "眼"
+    ds.save_as(tmp_path / "a.dcm", implicit_vr=False, little_endian=True)
+    read = dcmread(tmp_path / "a.dcm", force=True)
+    assert list(read.SpecificCharacterSet) == ["", "ISO 2022 IR 87"]
+
+    assert raw_bytes(read, Tag("SpecificCharacterSet")) == b"\\ISO 2022 IR 87"
+    assert text(read, Tag("Manufacturer")) == "眼"
 
 
 def test_an_absurd_number_of_frames_makes_no_absurd_record(tmp_path: Path) -> None:
