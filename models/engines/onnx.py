@@ -18,6 +18,10 @@ from models.errors import BundleContractError, EngineUnavailableError, Inference
 NAME: Final = "onnx"
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
+CPU_ROWS: Final = 2
+"""Pictures that a graph works on at once on the CPU. The reference classifier at 512 px, eight pictures in a
+batch: 160 ms of CPU a picture however they are split; at its peak the process holds 2.1 GB with eight at
+once, 0.45 GB with two."""
 _DTYPES: Final = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 _ERROR, _FATAL = 3, 4
 """Severities of ONNX Runtime's own log on stderr. Its errors are raised as exceptions too, but not those for
@@ -37,7 +41,8 @@ class OnnxEngine:
     - threads sleep between runs and operators instead of spinning: the host path shares the cores;
     - one memory arena for all graphs of the process: they run in turn, so that the largest graph's need is
       the whole need (a quarter of the memory at four graphs), and reusing it costs a fifth less CPU than
-      asking the system each time;
+      asking the system each time; no memory patterns, which would keep one layout for each size of batch;
+    - on the CPU a batch runs ``CPU_ROWS`` pictures at a time: more cost as much each, and far more memory;
     - denormal numbers are left alone: flushing them would change the arithmetic of the calling thread too.
 
     Args:
@@ -56,6 +61,7 @@ class OnnxEngine:
     def __init__(self, path: Path, spec: GraphSpec, *, threads: int, device: str = "cpu") -> None:
         self._path = path
         self._spec = spec
+        self._rows = CPU_ROWS if device == "cpu" else 0
         self._outputs = [output.name for output in spec.outputs]
         self._session = _session(path, threads, device)
         self._check()
@@ -67,6 +73,13 @@ class OnnxEngine:
             InferenceError: ONNX Runtime failed.
             BundleContractError: an output is not of the contract's type and shape.
         """
+        rows = self._rows or len(image)
+        parts = [self._run(image[start : start + rows]) for start in range(0, len(image), rows)]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self._outputs}
+
+    def _run(self, image: np.ndarray) -> dict[str, np.ndarray]:
         try:
             values = self._session.run(self._outputs, {self._spec.image.name: image})
         except Exception as error:  # ONNX Runtime's exceptions have no common root
@@ -137,6 +150,7 @@ def _options(threads: int, device: str) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERROR if device == "cuda" else _FATAL
+    options.enable_mem_pattern = device != "cpu"
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.use_env_allocators", "1")
     return options

@@ -30,7 +30,7 @@ from models.engines.contract import (
     without_rounding,
 )
 from models.engines.cores import usable_cores
-from models.engines.onnx import CUDA, OnnxEngine
+from models.engines.onnx import CPU_ROWS, CUDA, OnnxEngine
 from models.engines.selection import open_chain
 from models.errors import BundleContractError, EngineUnavailableError, InferenceError
 
@@ -304,3 +304,16 @@ def test_a_generous_quota_gives_no_more_than_there_is(tmp_path: Path) -> None:
     cpu_max.write_text("99900000 100000\n")
 
     assert usable_cores(cpu_max) == usable_cores(tmp_path / "no-cgroup")
+
+
+@pytest.mark.parametrize("pictures", [1, CPU_ROWS, CPU_ROWS + 1, 4 * CPU_ROWS + 1])
+def test_a_batch_of_any_size_comes_back_whole_and_in_order(tmp_path: Path, pictures: int) -> None:
+    bundle = Bundle.load(write_tiny_bundle(tmp_path / "bundle"))
+    engine = OnnxEngine(bundle.classifier_path, classifier_spec(bundle.manifest), threads=1)
+    reds = [10 + 10 * number for number in range(pictures)]
+    batch = np.stack([tiny_picture(red=red) for red in reds])
+
+    outputs = engine.run(batch)
+
+    assert {name: len(values) for name, values in outputs.items()} == dict.fromkeys(outputs, pictures)
+    assert outputs["quality"][:, 0] == pytest.approx([min(red / 128, 1) for red in reds], abs=1e-5)
