@@ -22,8 +22,7 @@ from dicom_io.spool import SpooledFile, StoredObject
 from worker.dispatch import Job
 from worker.intake import store
 from worker.runtime import Runtime
-from worker.store import deliveries, door, images, intake, leases, processes, studies
-from worker.store.door import RejectionRow
+from worker.store import deliveries, images, leases, processes, studies
 
 log = structlog.get_logger(__name__)
 SILENT_S = 60.0
@@ -73,7 +72,7 @@ def recover(runtime: Runtime) -> None:
         gone = pid == own or not psutil.pid_exists(pid)
         if process_id != runtime.process_id and process_host == host and gone:
             _bury(runtime, process_id)
-    discard_unacknowledged(runtime)
+    refuse_damaged(runtime)
 
 
 def _bury(runtime: Runtime, process_id: str) -> None:
@@ -81,34 +80,32 @@ def _bury(runtime: Runtime, process_id: str) -> None:
     log.warning("process_gone", process=process_id, claims_released=released)
 
 
-def discard_unacknowledged(runtime: Runtime) -> int:
-    """Drop rows whose file never became durable: power failed before the sender was told that we have it.
+def refuse_damaged(runtime: Runtime) -> int:
+    """Refuse images that wait and whose file is missing or has another length; return how many.
 
-    `v_rejections` lists what is dropped as NOT_ACKNOWLEDGED; its sender still has it and sends it again.
+    Nothing tells whether their senders were told that we have them: they block a negative result, an
+    administrator sees them in `v_failures`, and the next copy that is sent heals them (decision 0006).
     """
-    dropped = 0
+    refused = 0
     for instance_id, path, size_bytes, sop_instance_uid in runtime.database.read(images.unfinished_files):
-        file = runtime.spool.path(path)
-        if file.exists() and file.stat().st_size == size_bytes:
+        if _damage(runtime, path, size_bytes) is None:
             continue
-        gone = runtime.database.write(intake.discard_unacknowledged, instance_id, runtime.closing_policy)
-        if not gone:
+        if not runtime.database.write(
+            images.refuse_damaged, instance_id, lambda *file: _damage(runtime, *file)
+        ):
             continue
-        row = RejectionRow(
-            kind="STORE",
-            reason_code="NOT_ACKNOWLEDGED",
-            status=None,
-            calling_ae="",
-            called_ae=runtime.settings.listener.ae_title,
-            peer_host="",
-            sop_class_uid=None,
-            sop_instance_uid=sop_instance_uid,
-            transfer_syntax_uid=None,
-            detail="reception was cut off before it was durable and before success was returned",
-        )
-        runtime.database.write(door.reject, row)
-        dropped += 1
-    return dropped
+        log.error("stored_file_damaged", sop_instance_uid=sop_instance_uid, instance=instance_id)
+        refused += 1
+    return refused
+
+
+def _damage(runtime: Runtime, path: str, size_bytes: int) -> str | None:
+    """Say what is wrong with a file as far as its length shows; None when nothing is."""
+    try:
+        found = runtime.spool.path(path).stat().st_size
+    except FileNotFoundError:
+        return "the file is missing in the spool"
+    return None if found == size_bytes else f"the file has {found} bytes instead of {size_bytes}"
 
 
 def adopt_orphans(runtime: Runtime) -> int:

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from factories.runtime import (
@@ -26,7 +27,7 @@ from factories.runtime import (
 from worker.dispatch import Job, SilentDispatcher
 from worker.runtime import Runtime
 from worker.store import images, leases, processes, studies
-from worker.sweep import adopt_orphans, discard_unacknowledged, recover, sweep, wake_due
+from worker.sweep import adopt_orphans, recover, refuse_damaged, sweep, wake_due
 
 DEAD = "dead-process"
 
@@ -151,47 +152,68 @@ class TestWaking:
         assert runtime.database.read(studies.unreported, 10) == []
 
 
-class TestUnacknowledged:
+class TestDamagedFiles:
+    @staticmethod
+    def _file(runtime: Runtime, number: int = 1) -> Path:
+        uid = f"1.2.3.{number}"
+        return runtime.spool.path(
+            value(runtime, "SELECT spool_path FROM instances WHERE sop_instance_uid = :uid", uid=uid)
+        )
+
     @pytest.mark.parametrize("left", ["nothing", "half"])
-    def test_a_row_whose_file_never_became_durable_is_dropped(self, runtime: Runtime, left: str) -> None:
+    def test_a_row_whose_file_is_lost_is_refused_and_the_next_copy_heals_it(
+        self, runtime: Runtime, left: str
+    ) -> None:
+        # Given an image that was acknowledged, and a file that was lost since
         ds = _offered(runtime)
-        path = runtime.spool.path(value(runtime, "SELECT spool_path FROM instances"))
+        path = self._file(runtime)
         path.write_bytes(path.read_bytes()[:100]) if left == "half" else path.unlink()
-        assert discard_unacknowledged(runtime) == 1
-        assert rows(runtime, "SELECT * FROM instances") == []
-        found = row(runtime, "SELECT reason_code, sop_instance_uid FROM rejections")
-        assert tuple(found.values()) == ("NOT_ACKNOWLEDGED", ds.SOPInstanceUID)
-        # When its sender sends it again, it is as new
+        # When a process starts
+        assert refuse_damaged(runtime) == 1
+        # Then the image is there, refused, where an administrator looks
+        found = row(runtime, "SELECT state, reason_code FROM instances")
+        assert tuple(found.values()) == ("REFUSED", "SPOOL_FILE_DAMAGED")
+        failure = row(runtime, "SELECT kind, reason_code, sop_instance_uid FROM v_failures")
+        assert tuple(failure.values()) == ("image_refused", "SPOOL_FILE_DAMAGED", ds.SOPInstanceUID)
+        assert rows(runtime, "SELECT * FROM rejections") == []
+        # And when its sender sends it again, it is read
         assert offer(runtime, ds) == 0
         run_to_report(runtime)
         assert value(runtime, "SELECT grade FROM v_eye_results") == 2
 
+    def test_no_negative_is_stated_of_its_eye(self, runtime: Runtime) -> None:
+        # Given a healthy photograph, and a second one of the same eye whose file is lost
+        assert offer(runtime, fundus_of_grade(0, study_uid="1.2.3", sop_uid="1.2.3.1")) == 0
+        analyse_all(runtime)
+        assert offer(runtime, fundus_of_grade(4, study_uid="1.2.3", sop_uid="1.2.3.2")) == 0
+        self._file(runtime, 2).unlink()
+        # When a process starts and the study is reported
+        recover(runtime)
+        run_to_report(runtime)
+        # Then the eye is withheld
+        found = row(runtime, "SELECT grade, reason_code FROM v_eye_results")
+        assert tuple(found.values()) == (None, "SPOOL_FILE_DAMAGED")
+
     def test_what_is_there_stays(self, runtime: Runtime) -> None:
         _offered(runtime)
-        assert discard_unacknowledged(runtime) == 0
+        assert refuse_damaged(runtime) == 0
 
-    def test_an_instance_that_was_acknowledged_before_stays(self, runtime: Runtime) -> None:
-        # Given a correction whose file was cut off: the first copy was acknowledged
-        _offered(runtime, laterality="R")
-        _offered(runtime, laterality="L")
-        runtime.spool.path(value(runtime, "SELECT spool_path FROM instances")).unlink()
-        assert discard_unacknowledged(runtime) == 0
-        assert value(runtime, "SELECT count(*) FROM instances") == 1
+    def test_a_copy_that_comes_meanwhile_is_not_refused(self, runtime: Runtime) -> None:
+        # Given a file that is missing when the waiting images are listed
+        ds = _offered(runtime)
+        self._file(runtime).unlink()
+        real = runtime.database.write
 
-    def test_one_with_a_copy_in_quarantine_stays(self, runtime: Runtime) -> None:
-        _offered(runtime)
-        assert offer(runtime, fundus_of_grade(4, study_uid="1.2.3", sop_uid="1.2.3.1")) == 0
-        runtime.spool.path(value(runtime, "SELECT spool_path FROM instances")).unlink()
-        assert discard_unacknowledged(runtime) == 0
+        def after_another_copy(work: Any, *arguments: Any) -> Any:
+            if work is images.refuse_damaged:
+                offer(runtime, ds)
+            return real(work, *arguments)
 
-    def test_a_patient_conflict_goes_with_the_image_that_made_it(self, runtime: Runtime) -> None:
-        _offered(runtime, 1, patient_id="A")
-        _offered(runtime, 2, patient_id="B")
-        assert value(runtime, "SELECT withheld_reason FROM studies") == "PATIENT_CONFLICT"
-        path = value(runtime, "SELECT spool_path FROM instances ORDER BY id DESC LIMIT 1")
-        runtime.spool.path(path).unlink()
-        assert discard_unacknowledged(runtime) == 1
-        assert value(runtime, "SELECT withheld_reason FROM studies") is None
+        # When it is sent again before it is refused
+        with patch.object(runtime.database, "write", after_another_copy):
+            assert refuse_damaged(runtime) == 0
+        # Then it is analysed as if nothing had been
+        assert value(runtime, "SELECT state FROM instances") == "RECEIVED"
 
 
 class TestOrphans:

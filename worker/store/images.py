@@ -6,7 +6,7 @@ stalled worker whose claim was taken over cannot write.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -187,6 +187,31 @@ def refuse(tx: Connection, claimed: ImageClaim, reason_code: str, detail: str | 
         "analysed_at": db_now(),
     }
     return bool(tx.execute(update(Instance).where(_mine(claimed)).values(values)).rowcount)
+
+
+def refuse_damaged(tx: Connection, instance_id: int, damage: Callable[[str, int], str | None]) -> bool:
+    """Refuse an instance that waits for its analysis and whose file is damaged; say whether it was.
+
+    Args:
+        tx: The transaction.
+        instance_id: The instance.
+        damage: Says what is wrong with the file of a spool path and size; None when nothing is. It is asked
+            while the row is locked: a copy that comes again just now is placed before its row is looked at.
+    """
+    columns = (Instance.spool_path, Instance.size_bytes)
+    waiting = (Instance.id == instance_id, Instance.state == InstanceState.RECEIVED)
+    row = tx.execute(select(*columns).where(*waiting).with_for_update()).one_or_none()
+    detail = None if row is None else damage(row.spool_path, row.size_bytes)
+    if detail is None:
+        return False
+    values = {
+        **_NO_CLAIM,
+        "state": InstanceState.REFUSED,
+        "reason_code": "SPOOL_FILE_DAMAGED",
+        "reason_detail": detail[:200],
+        "analysed_at": db_now(),
+    }
+    return bool(tx.execute(update(Instance).where(*waiting).values(values)).rowcount)
 
 
 def retry(tx: Connection, claimed: ImageClaim, detail: str, delay_s: float) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from worker.schema import (
@@ -311,32 +311,3 @@ def _link_association(tx: Connection, association: AssociationRow | None, study_
     link = (AssociationStudy.association_id == association.id, AssociationStudy.study_id == study_id)
     if tx.scalar(select(AssociationStudy.study_id).where(*link)) is None:
         tx.execute(insert(AssociationStudy).values(association_id=association.id, study_id=study_id))
-
-
-def discard_unacknowledged(tx: Connection, instance_id: int, policy: ClosingPolicy) -> bool:
-    """Forget a row whose file never became durable: its sender was never told that we have it.
-
-    An instance that came more than once stays: an earlier copy of it was acknowledged. Its analysis then ends
-    with SPOOL_FILE_DAMAGED, and the next copy heals it.
-
-    Returns:
-        Whether the row is gone.
-    """
-    came_again = select(Quarantined.id).where(Quarantined.instance_id == instance_id).exists()
-    study_id = tx.scalar(
-        select(Instance.study_id)
-        .where(
-            Instance.id == instance_id,
-            Instance.state == InstanceState.RECEIVED,
-            Instance.header_version == 1,
-            ~came_again,
-        )
-        .with_for_update()
-    )
-    if study_id is None:
-        return False
-    tx.execute(delete(HeaderVersion).where(HeaderVersion.instance_id == instance_id))
-    tx.execute(delete(Finding).where(Finding.instance_id == instance_id))
-    tx.execute(delete(Instance).where(Instance.id == instance_id))
-    studies.settle_content(tx, study_id, policy)
-    return True
