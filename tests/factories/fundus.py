@@ -52,8 +52,9 @@ def draw(drawing: Drawing | None = None) -> Picture:
     (x, y), radius = plan.centre, plan.radius
     picture = np.empty((plan.height, plan.width, 3), np.float32)
     picture[:] = (170.0, 85.0, 30.0)
-    _vessels(picture, plan, rng)
-    cv2.circle(picture, (round(x + 0.45 * radius), round(y)), round(0.12 * radius), (240.0, 190.0, 110.0), -1)
+    disc = (x + rng.choice((-0.45, 0.45)) * radius, y + rng.uniform(-0.15, 0.15) * radius)
+    _vessels(picture, plan, disc, rng)
+    cv2.circle(picture, (round(disc[0]), round(disc[1])), round(0.12 * radius), (240.0, 190.0, 110.0), -1)
     for colour in ((110.0, 30.0, 10.0), (235.0, 215.0, 110.0)):
         for _ in range(plan.lesions):
             angle, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.4) * radius
@@ -73,16 +74,17 @@ def draw(drawing: Drawing | None = None) -> Picture:
     return np.clip(np.round(noisy), 0, 255).astype(np.uint8)
 
 
-def _vessels(picture: npt.NDArray[np.float32], plan: Drawing, rng: np.random.Generator) -> None:
-    x, y = plan.centre
-    start = np.array([x + 0.45 * plan.radius, y])
+def _vessels(
+    picture: npt.NDArray[np.float32], plan: Drawing, disc: tuple[float, float], rng: np.random.Generator
+) -> None:
+    start = np.array(disc)
     for _ in range(8):
         place, angle = start.copy(), rng.uniform(0, 2 * np.pi)
         for _ in range(12):
             angle += rng.normal(0.0, 0.25)
             target = place + 0.09 * plan.radius * np.array([np.cos(angle), np.sin(angle)])
             ends = [(round(float(p[0])), round(float(p[1]))) for p in (place, target)]
-            cv2.line(picture, ends[0], ends[1], (130.0, 45.0, 15.0), max(1, round(plan.radius / 80)))
+            cv2.line(picture, ends[0], ends[1], (120.0, 35.0, 12.0), max(1, round(plan.radius / 40)))
             place = target
 
 

@@ -26,8 +26,7 @@ TOLERANCE = 0.02  # of the radius
     text=st.booleans(),
 )
 def test_the_disc_is_found_wherever_it_lies(
-    *,
-    radius: float, shift_x: float, shift_y: float, vignetting: float, notch: bool, text: bool
+    *, radius: float, shift_x: float, shift_y: float, vignetting: float, notch: bool, text: bool
 ) -> None:
     # Given a disc that the frame may cut, with a dark rim, a notch and text beside it
     drawing = Drawing(

@@ -29,6 +29,7 @@ from models.training.run import RunConflictError, open_run, read_json
 runner = CliRunner()
 COUNT = 30
 SMALL = ReferenceConfig(
+    seed=2,
     size=64,
     adapted=("blue",),
     unadapted=("dusk",),
@@ -74,6 +75,7 @@ def silent(_stage: str, _step: int, _steps: int, _terms: dict[str, float]) -> No
     """No progress shown."""
 
 
+@pytest.mark.slow
 def test_the_recipe_makes_a_bundle_and_a_second_call_resumes_it(sources: Sources, tmp_path: Path) -> None:
     # Given a run that is killed while its adapter trains
     out = tmp_path / "run"
@@ -101,9 +103,6 @@ def test_the_recipe_makes_a_bundle_and_a_second_call_resumes_it(sources: Sources
     assert set(bundle.manifest.figures["cameras"]) == {"simulated-blue", "simulated-dusk"}  # type: ignore[arg-type]  # JSON
     assert "simulated-blue | adapted" in (out / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert read_json(out / "split.json")["parts"]["lesions/L0"] == "train"
-    # And its checkpoints export to the same graphs again
-    again = dict(export_run(out, tmp_path / "again", sources.images))
-    assert {path.name for path in again} == {"classifier.onnx", "simulated-blue.onnx"}
     # And a run with other settings is refused
     with pytest.raises(RunConflictError, match=r"config\.json"):
         ReferenceRun(sources, out, ReferenceConfig(size=128), silent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnxruntime
 import pytest
@@ -13,7 +14,9 @@ from factories.fundus import Drawing, draw
 from models.networks.classifier import FundusClassifier
 from models.networks.generator import ResidualGenerator
 from models.preprocess import prepare
-from models.training.export import PARITY, ParityError, check_parity, export_adapter, export_classifier
+from models.training.export import PARITY, ParityError, check_parity, export_classifier
+from models.training.recipes import export_run
+from models.training.run import write_json
 
 SIZE = 64
 
@@ -45,12 +48,20 @@ def test_the_classifier_graph(tmp_path: Path) -> None:
         check_parity(classifier, path, eyes(2))
 
 
-def test_the_adapter_graph(tmp_path: Path) -> None:
+def test_the_adapter_graph_of_a_run(tmp_path: Path) -> None:
+    # Given a run folder with the checkpoint of an adapter
     torch.manual_seed(0)
     generator = ResidualGenerator(reduced=32)
     torch.nn.init.normal_(generator.last.weight, 0.0, 0.1)
-    path = tmp_path / "adapters" / "simulated-blue.onnx"
-    assert export_adapter(generator, path, eyes(2)) <= PARITY
+    torch.save({"average": generator.state_dict()}, tmp_path / "adapter-simulated-blue.pt")
+    write_json(tmp_path / "config.json", {"size": SIZE, "adapter": {"form": "affine", "reduced": 32}})
+    for seed in range(2):
+        cv2.imwrite(str(tmp_path / f"{seed}.png"), draw(Drawing(seed=seed))[:, :, ::-1])
+    # When the run is exported
+    ((path, difference),) = export_run(tmp_path, tmp_path / "graphs", tmp_path)
+    # Then the graph says what the generator says, for any number of pictures, and leaves alpha alone
+    assert path == tmp_path / "graphs" / "adapters" / "simulated-blue.onnx"
+    assert difference <= PARITY
     graph = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (adapted,) = graph.run(["adapted"], {"image": eyes(3)})
     assert adapted.dtype == np.uint8
