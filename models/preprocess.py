@@ -28,8 +28,6 @@ _MAXIMUM_BACKGROUND = 64.0
 """Grey level above which the darkest part of the frame is no dark surround."""
 _INLIER_TOLERANCE = 0.012
 """Distance from the circle, in radii, within which a rim point supports it."""
-_CLEAN_RIM = 0.95
-"""Support of a rim so clean that no other level is tried."""
 _VOTERS = 300
 """Rim points, evenly spread, that vote on the proposed circles; all of them refine the winner."""
 _MINIMUM_INLIERS = 0.45
@@ -156,14 +154,15 @@ def _signal(rgb: Uint8Image, scale: float) -> Uint8Image:
 
 
 def _best_circle(signal: Uint8Image, background: float, bright: float) -> _Circle | None:
-    """The circle with the most support over the rim levels; a clean rim at one level ends the search."""
+    """The circle with the most support over the rim levels.
+
+    All are tried: the darkest level gives a clean circle too, but one that takes in the glow around the disc.
+    """
     best: _Circle | None = None
     for level in _RIM_LEVELS:
         circle = _fit(signal > background + level * (bright - background))
         if circle is not None and (best is None or circle.support > best.support):
             best = circle
-        if best is not None and best.support >= _CLEAN_RIM:
-            break
     return best
 
 
