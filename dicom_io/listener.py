@@ -45,6 +45,8 @@ _REASON_OF_STATUS = {
     _SOP_CLASS_NOT_SUPPORTED: "CONTEXT_NOT_ACCEPTED",
 }
 _STOP_POLL_S = 0.02
+_CLOSE_S = 2.0
+"""The accepting thread looks ten times a second whether it should end."""
 
 
 class Listener:
@@ -103,6 +105,11 @@ class Listener:
         return int(self._server.server_address[1])
 
     @property
+    def accepting(self) -> bool:
+        """Whether the thread runs that takes in connections."""
+        return self._thread.is_alive()
+
+    @property
     def open_associations(self) -> int:
         """Associations that are established now."""
         return len(self._open)
@@ -120,8 +127,10 @@ class Listener:
         """
         deadline = time.monotonic() + timeout_s
         if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
+            closing = threading.Thread(target=self._server.shutdown, name="listener-close", daemon=True)
+            closing.start()
+            closing.join(max(timeout_s, _CLOSE_S))
+            self._thread.join(_CLOSE_S)
         else:
             self._server.server_close()
         while time.monotonic() < deadline and any(assoc.busy for assoc in self._server.acceptors()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,9 @@ from worker.store.images import FrameFinding, ImageClaim
 log = structlog.get_logger(__name__)
 _CLAIMS_PER_ATTEMPT = 4
 """A claim that ended without a word was a crash, perhaps of a neighbour: more of them are forgiven."""
+
+_WHILE_FULL = 5
+"""An image that found the engine's queue full waits as one does that has failed so often."""
 
 
 class ImageRefusedError(Exception):
@@ -85,14 +89,19 @@ def _end(runtime: Runtime, claimed: ImageClaim) -> str:
 
 def _end_without_findings(runtime: Runtime, claimed: ImageClaim, error: Exception) -> str:
     """Tell apart: we are stopping, the image is at fault, or something may work later."""
-    if isinstance(error, BatcherClosedError):
+    if isinstance(error, BatcherClosedError) and runtime.stopping.is_set():
         runtime.database.write(images.give_back, claimed)
         return "given back"
+    if isinstance(error, BatcherFullError):  # too much at once is nobody's fault and no attempt
+        jobs = runtime.settings.jobs
+        delay_s = backoff_s(_WHILE_FULL, jobs.retry_base_s, jobs.retry_max_s)
+        runtime.database.write(images.give_back, claimed, delay_s)
+        return "given back BatcherFullError"
     if isinstance(error, ImageRefusedError | NoFieldOfViewError):
         return _refuse(runtime, claimed, error.reason_code, str(error))
     if isinstance(error, DicomIoError) and not error.retryable:
         return _refuse(runtime, claimed, error.reason_code, str(error))
-    if not isinstance(error, BatcherFullError | DicomIoError):
+    if not isinstance(error, DicomIoError):
         log.exception("analysis_failed", instance=claimed.instance_id)
     return _retry(runtime, claimed, error)
 
@@ -140,11 +149,7 @@ def _read(runtime: Runtime, claimed: ImageClaim) -> list[FrameFinding]:
     header = read_header(runtime.spool.path(claimed.spool_path))
     if refusal := colour_refusal(header):
         raise ImageRefusedError(refusal, "the header says that it is no colour photograph of the retina")
-    with runtime.batcher.announce(header.number_of_frames) as slot:
-        waiting = [
-            (frame, slot.submit(tensor, claimed.adapter), time.perf_counter())
-            for frame, tensor in _frames(runtime, header, data)
-        ]
+    waiting = _handed_in(runtime, claimed, header, data)
     if not waiting:
         raise ImageRefusedError("PIXELS_MISSING", "the object has no frame")
     findings = []
@@ -157,6 +162,22 @@ def _read(runtime: Runtime, claimed: ImageClaim) -> list[FrameFinding]:
             )
         )
     return findings
+
+
+def _handed_in(
+    runtime: Runtime, claimed: ImageClaim, header: FundusHeader, data: bytes
+) -> list[tuple[_Frame, Future[Prediction], float]]:
+    """Hand every frame to the engine, or none: when one cannot be, those before it are taken back."""
+    waiting: list[tuple[_Frame, Future[Prediction], float]] = []
+    try:
+        with runtime.batcher.announce(header.number_of_frames) as slot:
+            for frame, tensor in _frames(runtime, header, data):
+                waiting.append((frame, slot.submit(tensor, claimed.adapter), time.perf_counter()))
+    except BaseException:
+        for _, future, _ in waiting:
+            future.cancel()
+        raise
+    return waiting
 
 
 def _frames(

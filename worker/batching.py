@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from worker.errors import BatchContractError, BatcherClosedError, BatcherFullError
+from worker.errors import BatchContractError, BatcherClosedError, BatcherFullError, EngineEndedError
 
 R = TypeVar("R")
 Image = npt.NDArray[np.uint8]
@@ -64,6 +64,11 @@ class _Item(Generic[R]):
 @dataclass(frozen=True)
 class _Failure:
     error: Exception
+
+
+def _failure(error: BaseException) -> _Failure:
+    """What the caller gets: nothing that would end the caller's own thread."""
+    return _Failure(error if isinstance(error, Exception) else EngineEndedError(type(error).__name__))
 
 
 class Slot(Generic[R]):
@@ -155,13 +160,26 @@ class MicroBatcher(Generic[R]):
         with self._changed:
             return len(self._waiting)
 
-    def close(self) -> None:
-        """Refuse new images, finish those in the queue, end the thread. May be called more than once."""
+    @property
+    def running(self) -> bool:
+        """False when the engine's thread has ended."""
+        return self._thread.is_alive()
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Refuse new images, finish those in the queue, end the thread. May be called more than once.
+
+        Args:
+            timeout_s: Seconds to wait for the thread at most; None for as long as it takes.
+
+        Returns:
+            False when the thread still ran then: the engine hangs.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
             self._room.notify_all()
-        self._thread.join()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _expect(self, images: int) -> None:
         with self._changed:
@@ -213,11 +231,7 @@ class MicroBatcher(Generic[R]):
 
     def _serve(self, batch: Sequence[_Item[R]]) -> None:
         started = time.monotonic()
-        try:
-            outcomes, failed = self._outcomes(batch)
-        except BaseException:  # the engine ended its own thread: its callers must not wait for ever
-            self._refuse(batch)
-            raise
+        outcomes, failed = self._outcomes(batch)
         self._count(batch, started, failed)
         for item, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, _Failure):
@@ -231,14 +245,14 @@ class MicroBatcher(Generic[R]):
             return self._run_engine(batch), False
         except BatchContractError as error:  # which result belongs to which image cannot be known
             return [_Failure(BatchContractError(error.images, error.results)) for _ in batch], True
-        except Exception as error:
-            return [_Failure(error)] if len(batch) == 1 else [self._alone(item) for item in batch], True
+        except BaseException as error:  # SystemExit too: this thread serves everybody else's images
+            return [_failure(error)] if len(batch) == 1 else [self._alone(item) for item in batch], True
 
     def _alone(self, item: _Item[R]) -> R | _Failure:
         try:
             return self._run_engine([item])[0]
-        except Exception as error:
-            return _Failure(error)
+        except BaseException as error:  # as above
+            return _failure(error)
 
     def _run_engine(self, batch: Sequence[_Item[R]]) -> Sequence[R]:
         results = self._predict([item.image for item in batch], [item.adapter for item in batch])
@@ -259,7 +273,7 @@ class MicroBatcher(Generic[R]):
             )
 
     def _abandon(self) -> None:
-        """Leave nobody waiting for a thread that is gone; the queue is empty unless the engine ended it."""
+        """Leave nobody waiting for a thread that is gone; the queue is empty unless something broke it."""
         with self._changed:
             self._closed = True
             left = list(self._waiting)

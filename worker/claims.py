@@ -44,11 +44,18 @@ class ClaimKeeper:
             with self._lock:
                 self._tokens.discard(token)
 
-    def close(self) -> None:
-        """Stop renewing."""
+    @property
+    def running(self) -> bool:
+        """False when the thread ended that has to renew claims."""
+        return self._thread is None or self._thread.is_alive()
+
+    def close(self, timeout_s: float = 10.0) -> bool:
+        """Stop renewing; False when the thread still ran after `timeout_s`."""
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+        if self._thread is None:
+            return True
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def renew(self) -> int:
         """Renew once; return how many claims were still ours."""
@@ -62,3 +69,5 @@ class ClaimKeeper:
                 self.renew()
             except DatabaseError as error:
                 log.warning("claims_not_renewed", error=str(error))
+            except Exception:  # whatever it is: the claims of the next minutes need this thread
+                log.exception("claims_not_renewed")

@@ -159,7 +159,7 @@ class _Pool:
         while (key := self._next()) is not None:
             try:
                 self._run(self._job, key)
-            except Exception:
+            except BaseException:  # SystemExit too: the next job needs this thread
                 log.exception("job_failed", job=str(self._job), key=key)
 
     def _next(self) -> Key | None:

@@ -11,6 +11,7 @@
     ├── BatchError
     │   ├── BatcherFullError           (retryable) the queue in front of the engine stayed full
     │   ├── BatcherClosedError         (retryable) the worker is shutting down
+    │   ├── EngineEndedError           (retryable) the engine wanted to end its thread instead of answering
     │   └── BatchContractError         the engine returned a wrong number of results
     ├── BrokerError                (retryable) the message broker cannot be reached
     └── IdentityKeyError           the key for patient pseudonyms is missing, empty or readable by others
@@ -118,6 +119,15 @@ class BatcherClosedError(BatchError):
 
     def __init__(self) -> None:
         super().__init__("the worker is shutting down and takes no more images")
+
+
+class EngineEndedError(BatchError):
+    """The engine raised what ends a thread or a program (SystemExit): to its callers that is an error."""
+
+    retryable = True
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"the engine raised {kind}, which ends programs, instead of answering")
 
 
 class BatchContractError(BatchError):

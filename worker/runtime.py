@@ -95,23 +95,51 @@ class Runtime:
         with self._lock:
             return self._predictor.engine.name
 
-    def close(self) -> None:
-        """Finish what is queued, say good-bye, and release everything; may be called more than once."""
+    @property
+    def ended_parts(self) -> list[str]:
+        """Names of threads that others wait for, and that have ended although nobody asked them to."""
+        parts = {
+            "engine": "_batcher" not in self.__dict__ or self._batcher.running,
+            "claim-keeper": self.claims.running,
+            "database-writer": self.database.running,
+        }
+        return [name for name, running in parts.items() if not running]
+
+    def close(self, timeout_s: float = 10.0) -> bool:
+        """Finish what is queued, say good-bye, and release everything; may be called more than once.
+
+        Args:
+            timeout_s: Seconds to wait for each part at most.
+
+        Returns:
+            False when a part still ran then, which the log names: its thread ends with the process.
+        """
         self.stopping.set()
-        with self._lock:
-            closed, self._closed = self._closed, True
-            if "_batcher" in self.__dict__:
-                self._batcher.close()
-        if closed:
-            return
-        self.claims.close()
+        late = [] if self._close_engine(timeout_s) else ["engine"]
+        if not self._closed:
+            self._closed = True
+            late += [] if self.claims.close(timeout_s) else ["claim-keeper"]
+            self._say_good_bye(timeout_s)
+            late += [] if self.database.close(timeout_s) else ["database-writer"]
+        if late:
+            log.error("still_running", parts=late, waited_s=timeout_s)
+        return not late
+
+    def _close_engine(self, timeout_s: float) -> bool:
+        if not self._lock.acquire(timeout=timeout_s):
+            return False  # its models are still being loaded
         try:
-            # What a job that did not end in time still holds is released, as if the process had died.
-            self.database.write(processes.bury, self.process_id, self.closing_policy)
-        except DatabaseError as error:
-            log.error("good_bye_not_said", process=self.process_id, error=str(error))
+            return "_batcher" not in self.__dict__ or self._batcher.close(timeout_s)
         finally:
-            self.database.close()
+            self._lock.release()
+
+    def _say_good_bye(self, timeout_s: float) -> None:
+        """Release what a job that did not end in time still holds, as if the process had died."""
+        try:
+            good_bye = self.database.submit(processes.bury, self.process_id, self.closing_policy)
+            good_bye.result(timeout_s)
+        except (DatabaseError, TimeoutError) as error:
+            log.error("good_bye_not_said", process=self.process_id, error=str(error))
 
 
 def build_runtime(settings: Settings, role: str) -> Runtime:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from enum import StrEnum
@@ -29,6 +30,10 @@ log = structlog.get_logger(__name__)
 POLL_S = 0.5
 """How often `work` without a broker looks for rows."""
 ORPHANS_EVERY_S = 300.0
+_WATCH_S = 1.0
+"""How often a process looks whether all its threads are there."""
+_LEAST_S = 2.0
+"""Seconds that each part has to end, however long those before it took."""
 
 
 class Role(StrEnum):
@@ -81,6 +86,8 @@ class Service:
         self._jobs = jobs or frozenset(Job)
         self.runtime: Runtime | None = None
         self.listener: Listener | None = None
+        self.failed = threading.Event()
+        """Set when a thread ended that must not: the process has to end, for its manager to start it anew."""
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -104,6 +111,7 @@ class Service:
             if self.listener is not None:
                 self.listener.start()
                 log.info("listening", ae_title=self.settings.listener.ae_title, port=self.listener.port)
+            threading.Thread(target=self._watch, args=(runtime,), name="watch", daemon=True).start()
             undo.pop_all()
         log.info("service_started", role=str(self.role), process=runtime.process_id)
 
@@ -163,23 +171,53 @@ class Service:
         )
         return self.listener
 
-    def _stop_loops(self) -> None:
+    def _watch(self, runtime: Runtime) -> None:
+        """A process that has lost a thread looks alive and is not: say so, and let it be stopped."""
+        while not self._stop.wait(_WATCH_S):
+            ended = self._ended_parts(runtime)
+            if ended and not self._stop.is_set():  # a stop that has begun ends them itself
+                log.critical(
+                    "essential_thread_ended",
+                    parts=ended,
+                    remedy="the process ends with status 1; start it again",
+                )
+                runtime.stopping.set()  # what is given back now is not taken again here
+                self.failed.set()
+                return
+
+    def _ended_parts(self, runtime: Runtime) -> list[str]:
+        ended = [thread.name for thread in self._threads if not thread.is_alive()]
+        if self.listener is not None and not self.listener.accepting:
+            ended.append("listener")
+        return [*ended, *runtime.ended_parts]
+
+    def _stop_loops(self, timeout_s: float = 10.0) -> list[str]:
+        """Stop the loops; return the names of those that still ran after `timeout_s`."""
         self._stop.set()
+        deadline = time.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return [thread.name for thread in self._threads if thread.is_alive()]
 
     def stop(self, timeout_s: float = 30.0) -> bool:
         """Close the door, let what is in flight end, give the rest back; False when something still ran."""
         runtime = self.runtime
         if runtime is None:
             return True
+        deadline = time.monotonic() + timeout_s
+
+        def left() -> float:
+            return max(_LEAST_S, deadline - time.monotonic())
+
+        self._stop.set()
         if self.listener is not None:
             self.listener.stop(timeout_s / 2)
-        self._stop.set()
         runtime.stopping.set()
-        ended = runtime.dispatcher.stop(timeout_s / 2)
-        for thread in self._threads:
-            thread.join(timeout_s / 2)
-        runtime.close()
+        late = [] if runtime.dispatcher.stop(left()) else ["jobs"]
+        late += self._stop_loops(left())
+        closed = runtime.close(left())
+        if late:
+            log.error("still_running", parts=late, remedy="they end with the process; nothing is lost")
+        ended = closed and not late
         log.info("service_stopped", role=str(self.role), clean=ended)
         return ended

@@ -76,7 +76,7 @@ class Database:
             _run_alone(self.engine, call, future)
             return future
         with self._lock:
-            if self._closed:
+            if self._closed or not self.running:
                 raise DatabaseUnreachableError("the database is closed: this process is stopping")
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="database-writer", daemon=True)
@@ -92,24 +92,39 @@ class Database:
         except _UNREACHABLE as error:
             raise DatabaseUnreachableError(_advice(error)) from error
 
-    def close(self) -> None:
-        """Finish what was submitted, then close every connection."""
+    @property
+    def running(self) -> bool:
+        """False when the thread ended that has to write."""
+        return self._thread is None or self._thread.is_alive()
+
+    def close(self, timeout_s: float = 10.0) -> bool:
+        """Finish what was submitted, then close every connection; False when it took over `timeout_s`."""
         with self._lock:
             self._closed = True
             thread = self._thread
             if thread is not None:
                 self._queue.put(None)
         if thread is not None:
-            thread.join()
+            thread.join(timeout_s)
         self.engine.dispose()
+        return thread is None or not thread.is_alive()
 
     def _serve(self) -> None:
-        last = False
-        while not last:
-            work = self._queue.get()
-            last = work is None
-            if work is not None:
+        work = None
+        try:
+            while (work := self._queue.get()) is not None:
                 _run_group(self.engine, work, self._take)
+        finally:
+            self._abandon(work)
+
+    def _abandon(self, work: _Work | None) -> None:
+        """Leave nobody waiting for a thread that is gone; nothing is left unless something broke it."""
+        with self._lock:
+            self._closed = True
+            while work is not None or not self._queue.empty():
+                if work is not None and not work[1].done():
+                    work[1].set_exception(DatabaseUnreachableError("the database's writer has ended"))
+                work = None if self._queue.empty() else self._queue.get()
 
     def _take(self) -> _Work | None:
         """Return one more piece of waiting work, or None; the end marker goes back for `_serve` to find."""

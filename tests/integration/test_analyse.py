@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import MagicMock, patch
 
 import numpy as np
 import pytest
@@ -239,16 +239,63 @@ class TestEndings:
         assert _state(runtime) == ("REFUSED", "INTERNAL_ERROR")
         assert f"taken {limit} times" in value(runtime, "SELECT reason_detail FROM instances")
 
-    def test_a_full_queue_is_no_failure_of_the_image_alone(self, runtime: Runtime) -> None:
+    def test_a_full_queue_is_no_attempt_however_often(self, runtime: Runtime) -> None:
         instance = _offered(runtime)
-        with patch.object(runtime.batcher, "announce", side_effect=BatcherFullError(1, 1.0)):
+        for _ in range(runtime.settings.jobs.max_attempts * 4 + 2):
+            with patch.object(runtime.batcher, "announce", side_effect=BatcherFullError(1, 1.0)):
+                analyse(runtime, instance)
+            past(runtime, "instances", "due_at")
+        found = row(runtime, "SELECT state, claims, attempts, claim_token FROM instances")
+        assert tuple(found.values()) == ("RECEIVED", 0, 0, None)
+        analyse(runtime, instance)
+        assert _state(runtime) == ("ANALYSED", None)
+
+    def test_a_full_queue_is_not_asked_again_at_once(self, runtime: Runtime) -> None:
+        instance = _offered(runtime)
+        with (
+            patch.object(runtime.batcher, "announce", side_effect=BatcherFullError(1, 1.0)),
+            patch("worker.analyse.backoff_s", return_value=60.0),
+        ):
             analyse(runtime, instance)
+        assert runtime.database.read(images.due, 10) == []
+
+    def test_frames_already_handed_in_are_taken_back(self, runtime: Runtime) -> None:
+        # Given a queue that has room for the first frame only
+        instance = _offered(runtime)
+        first: Future[Any] = Future()
+        slot = MagicMock()
+        slot.__enter__.return_value = slot
+        slot.submit.side_effect = [first, BatcherFullError(1, 1.0)]
+        frame = synthetic_fundus(128)
+        with (
+            patch.object(runtime.batcher, "announce", return_value=slot),
+            patch("worker.analyse.frames", return_value=iter([frame, frame])),
+        ):
+            slot.__exit__.return_value = False
+            analyse(runtime, instance)
+        assert first.cancelled()
         assert _state(runtime) == ("RECEIVED", None)
-        assert value(runtime, "SELECT reason_detail FROM instances") == "BatcherFullError"
+
+    def test_an_engine_that_ends_its_thread_counts_as_an_attempt(self, runtime: Runtime) -> None:
+        instance = _offered(runtime)
+        with patch.object(runtime.batcher, "_predict", side_effect=SystemExit):
+            for _ in range(runtime.settings.jobs.max_attempts):
+                analyse(runtime, instance)
+                past(runtime, "instances", "due_at")
+        assert _state(runtime) == ("REFUSED", "INTERNAL_ERROR")
+        assert "EngineEndedError" in value(runtime, "SELECT reason_detail FROM instances")
+
+    def test_an_engine_that_is_gone_counts_as_an_attempt_while_nothing_stops(self, runtime: Runtime) -> None:
+        instance = _offered(runtime)
+        runtime.batcher.close()
+        analyse(runtime, instance)
+        found = row(runtime, "SELECT state, attempts FROM instances")
+        assert tuple(found.values()) == ("RECEIVED", 1)
 
     def test_when_the_process_stops_it_is_given_back_as_if_never_taken(self, runtime: Runtime) -> None:
         instance = _offered(runtime)
         runtime.batcher.close()
+        runtime.stopping.set()
         analyse(runtime, instance)
         found = row(runtime, "SELECT state, claims, attempts, claim_token FROM instances")
         assert tuple(found.values()) == ("RECEIVED", 0, 0, None)

@@ -4,14 +4,19 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, patch
 
 import pytest
+import structlog
 from factories.runtime import Pacs, create_tables, fundus_of_grade, make_settings, receiving_pacs, send, value
 
+from dicom_io.listener import Listener
 from models.errors import BundleError
+from worker.claims import ClaimKeeper
 from worker.dispatch import Job, LocalDispatcher, SilentDispatcher
 from worker.errors import SchemaMissingError
 from worker.service import Role, Service, concurrency
+from worker.transactions import Database
 
 QUICK: dict[str, Any] = {
     "listener": {"port": 0},
@@ -96,6 +101,72 @@ def test_a_start_that_fails_leaves_nothing_open(tmp_path: Path) -> None:
     with pytest.raises(BundleError):
         service.start()
     assert service.stop()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # that is the point
+def test_a_process_that_lost_a_thread_says_so_and_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.service._WATCH_S", 0.02)
+    service = Service(make_settings(tmp_path, **QUICK), Role.SWEEP)
+    service.start()
+    assert not service.failed.wait(0.2)
+    # When the sweep's thread ends, by what no handler expects
+    monkeypatch.setattr("worker.service.sweep", Mock(side_effect=SystemExit))
+    with structlog.testing.capture_logs() as logs:
+        assert service.failed.wait(30)
+    assert [each["parts"] for each in logs if each["event"] == "essential_thread_ended"] == [["sweep"]]
+    assert service.runtime is not None
+    assert service.runtime.stopping.is_set()
+    assert service.stop()
+
+
+@pytest.mark.parametrize("part", ["engine", "claim-keeper", "database-writer", "listener"])
+def test_each_essential_thread_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    service = Service(make_settings(tmp_path, **QUICK), Role.SERVE)
+    service.start()
+    runtime = service.runtime
+    assert runtime is not None
+    assert service._ended_parts(runtime) == []
+    owners = {
+        "engine": type(runtime.batcher),
+        "claim-keeper": ClaimKeeper,
+        "database-writer": Database,
+        "listener": Listener,
+    }
+    name = "accepting" if part == "listener" else "running"
+    with monkeypatch.context() as patched:
+        patched.setattr(owners[part], name, False)
+        assert service._ended_parts(runtime) == [part]
+        assert service.failed.wait(30)
+    assert service.stop()
+
+
+def test_a_stop_with_an_engine_that_hangs_ends_and_says_what_still_ran(tmp_path: Path) -> None:
+    service = Service(make_settings(tmp_path, **QUICK), Role.SERVE)
+    service.start()
+    runtime = service.runtime
+    assert runtime is not None
+    go_on = threading.Event()
+
+    def hang(*_: object) -> Any:
+        go_on.wait(60)
+        raise RuntimeError
+
+    with patch.object(runtime.batcher, "_predict", hang):
+        assert send(_port(service), _study(1)) == [0, 0]
+        assert _eventually(lambda: value(runtime, "SELECT max(claims) FROM instances") == 1)
+        with structlog.testing.capture_logs() as logs:
+            assert not service.stop(timeout_s=0.1)
+    parts = [part for each in logs if each["event"] == "still_running" for part in each["parts"]]
+    assert sorted(parts) == ["engine", "jobs"]
+    # And what was in its hands is free for the next process
+    after = Service(make_settings(tmp_path, **QUICK), Role.LISTEN)
+    after.start()
+    assert after.runtime is not None
+    assert value(after.runtime, "SELECT count(*) FROM instances WHERE claim_token IS NOT NULL") == 0
+    assert after.stop()
+    go_on.set()
 
 
 def test_a_shared_database_without_tables_is_refused(tmp_path: Path, postgres_url: str) -> None:

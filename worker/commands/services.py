@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from worker.settings import Settings
 
 _STOP_S = 30.0
+_LOOK_S = 0.5
+"""How often a process looks whether it has failed."""
 NoDeliveryOption = Annotated[
     bool, typer.Option("--no-delivery", help="Run without destinations: reports stay in the data folder.")
 ]
@@ -133,9 +135,10 @@ def _run(service: Service) -> None:
     log = structlog.get_logger(__name__)
     with stop_signals() as stop:
         _start(service)
-        stop.wait()
+        while not (service.failed.is_set() or stop.wait(_LOOK_S)):
+            pass
         log.info("service_stopping", role=str(service.role))
-        if not service.stop(_STOP_S):
+        if not service.stop(_STOP_S) or service.failed.is_set():
             raise typer.Exit(NEEDS_ATTENTION)
 
 

@@ -225,9 +225,11 @@ def retry(tx: Connection, claimed: ImageClaim, detail: str, delay_s: float) -> b
     return bool(tx.execute(update(Instance).where(_mine(claimed)).values(values)).rowcount)
 
 
-def give_back(tx: Connection, claimed: ImageClaim) -> bool:
-    """Put the instance back at once, as if it had not been taken (shutdown)."""
+def give_back(tx: Connection, claimed: ImageClaim, delay_s: float = 0.0) -> bool:
+    """Put the instance back, as if it had not been taken: at shutdown, or for `delay_s` when we are too busy."""
     values = {**_NO_CLAIM, "claims": func.max(Instance.claims - 1, 0)}
+    if delay_s > 0:
+        values["due_at"] = db_now(delay_s)
     if tx.dialect.name != "sqlite":
         values["claims"] = func.greatest(Instance.claims - 1, 0)
     return bool(tx.execute(update(Instance).where(_mine(claimed)).values(values)).rowcount)

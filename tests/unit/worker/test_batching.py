@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.batching import BatchStatistics, Image, MicroBatcher
-from worker.errors import BatchContractError, BatcherClosedError, BatcherFullError
+from worker.errors import BatchContractError, BatcherClosedError, BatcherFullError, EngineEndedError
 
 LONG_MS = 600_000.0
 SOON_S = 30.0
@@ -250,24 +251,47 @@ def test_a_cancelled_image_never_reaches_the_engine() -> None:
     assert engine.batches == [[99], [2], [99]]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # that is the point
-def test_nobody_waits_for_an_engine_that_ended_its_thread() -> None:
-    held = Engine()
-
+def test_an_engine_that_wants_to_end_its_thread_fails_that_image_alone() -> None:
     def predict(images: Sequence[Image], adapters: Sequence[str | None]) -> list[int]:
-        held(images, adapters)
-        raise SystemExit
+        if any(value(each) >= 100 for each in images):
+            raise SystemExit
+        return [value(each) for each in images]
 
-    running = MicroBatcher(predict, 1, LONG_MS, 4)
-    first = hold(held, running)
+    with batcher(predict) as running:
+        futures = submit(running, [1, 100, 3])
+        assert [futures[0].result(SOON_S), futures[2].result(SOON_S)] == [1, 3]
+        error = futures[1].exception(SOON_S)
+        assert isinstance(error, EngineEndedError)
+        assert error.retryable
+        assert isinstance(submit(running, [101])[0].exception(SOON_S), EngineEndedError)
+        assert running.running
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # that is the point
+def test_nobody_waits_for_a_thread_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine()
+    running = MicroBatcher(engine, 1, LONG_MS, 4)
+    first = hold(engine, running)
     queued = submit(running, [1, 2])
     queued[1].cancel()
-    held.go_on.set()
-    assert isinstance(first.exception(SOON_S), BatcherClosedError)
+    monkeypatch.setattr(running, "_next_batch", Mock(side_effect=SystemExit))
+    engine.go_on.set()
+    assert first.result(SOON_S) == 99
     assert isinstance(queued[0].exception(SOON_S), BatcherClosedError)
-    running.close()
+    assert running.close(SOON_S)
+    assert not running.running
     with running.announce() as slot, pytest.raises(BatcherClosedError):
         slot.submit(image(3), None)
+
+
+def test_closing_does_not_wait_for_ever_for_an_engine_that_hangs() -> None:
+    engine = Engine()
+    running = MicroBatcher(engine, 1, LONG_MS, 4)
+    first = hold(engine, running)
+    assert not running.close(timeout_s=0.01)
+    engine.go_on.set()
+    assert first.result(SOON_S) == 99
+    assert running.close(SOON_S)
 
 
 def test_statistics_count_batches_fill_and_waiting() -> None:

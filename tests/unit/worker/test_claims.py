@@ -12,15 +12,23 @@ from worker.errors import DatabaseUnreachableError
 class _Database:
     """Stands for the database: counts renewals, and fails when told to."""
 
-    def __init__(self, failures: int = 0) -> None:
+    def __init__(
+        self, failures: int = 0, error: Exception | None = None, hang: threading.Event | None = None
+    ) -> None:
+        self._error = error or DatabaseUnreachableError("away")
+        self.hang = hang
+        self.asked = threading.Event()
         self.renewed: list[list[str]] = []
         self.enough = threading.Event()
         self._failures = failures
 
     def write(self, work: Any, tokens: list[str], claim_s: float) -> int:
+        self.asked.set()
+        if self.hang is not None:
+            self.hang.wait(20)
         if self._failures:
             self._failures -= 1
-            raise DatabaseUnreachableError("away")
+            raise self._error
         self.renewed.append(tokens)
         if len(self.renewed) >= 2:
             self.enough.set()
@@ -44,6 +52,26 @@ def test_a_database_that_is_away_for_a_while_ends_nothing() -> None:
         assert database.enough.wait(20)
     keeper.close()
     assert [each["event"] for each in logs].count("claims_not_renewed") == 2
+
+
+def test_no_error_ends_the_renewal() -> None:
+    database: Any = _Database(failures=2, error=RuntimeError("malformed"))
+    keeper = ClaimKeeper(database, claim_s=0.03)
+    with structlog.testing.capture_logs() as logs, keeper.keeping("a"):
+        assert database.enough.wait(20)
+        assert keeper.running
+    assert keeper.close(20)
+    assert [each["event"] for each in logs].count("claims_not_renewed") == 2
+
+
+def test_closing_does_not_wait_for_ever_for_a_database_that_hangs() -> None:
+    database: Any = _Database(hang=threading.Event())
+    keeper = ClaimKeeper(database, claim_s=0.03)
+    with keeper.keeping("a"):
+        assert database.asked.wait(20)
+    assert not keeper.close(timeout_s=0.01)
+    database.hang.set()
+    assert keeper.close(20)
 
 
 def test_a_keeper_that_never_kept_anything_closes() -> None:

@@ -113,6 +113,20 @@ def test_a_stop_that_took_too_long_is_told_by_the_exit_status(
         assert installed.run("sweep").status == 1
 
 
+def test_a_process_that_lost_a_thread_ends_with_a_status_that_starts_it_again(
+    installed: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Service.start
+
+    def start_and_fail(self: Service) -> None:
+        start(self)
+        self.failed.set()
+
+    monkeypatch.setattr(Service, "start", start_and_fail)
+    answer = installed.run("sweep")
+    assert (answer.status, "service_stopped" in answer.err) == (1, True)
+
+
 def test_serve_without_destination_has_to_be_meant(
     installed: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

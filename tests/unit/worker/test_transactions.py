@@ -184,6 +184,35 @@ class TestGroupCommit:
         with pytest.raises(DatabaseUnreachableError, match="closed"):
             sqlite.write(_add, "b")
 
+    def test_closing_does_not_wait_for_ever_for_a_transaction_that_hangs(self, sqlite: Database) -> None:
+        held = _Held(sqlite)
+        assert not sqlite.close(timeout_s=0.01)
+        held.let_go()
+        held.future.result(20)
+        assert sqlite.close(20)
+
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # that is the point
+    def test_nobody_waits_for_a_writer_that_is_gone(
+        self, sqlite: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Given a writer that something ends, with work behind the present one
+        def end_it(*_: object) -> None:
+            raise SystemExit
+
+        monkeypatch.setattr(sqlite, "_take", lambda: None)
+        held = _Held(sqlite)
+        futures = [sqlite.submit(_add, "a"), sqlite.submit(_add, "b")]
+        monkeypatch.setattr("worker.transactions._run_group", end_it)
+        held.let_go()
+        # Then everybody learns it, at once and later
+        for future in futures:
+            with pytest.raises(DatabaseUnreachableError, match="ended"):
+                future.result(20)
+        assert sqlite.close(20)
+        assert not sqlite.running
+        with pytest.raises(DatabaseUnreachableError, match="closed"):
+            sqlite.write(_add, "c")
+
     def test_a_group_is_bounded(self, sqlite: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("worker.transactions._GROUP_LIMIT", 2)
         commits = self._commits(sqlite.engine)

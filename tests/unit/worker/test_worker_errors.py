@@ -32,6 +32,7 @@ def test_what_may_work_later_is_told_apart_from_what_will_not() -> None:
         "DatabaseUnreachableError",
         "BatcherFullError",
         "BatcherClosedError",
+        "EngineEndedError",
         "BrokerError",
     }
 
@@ -53,6 +54,7 @@ def test_what_may_work_later_is_told_apart_from_what_will_not() -> None:
             "64 images were waiting for the engine and none left within 0.5 s",
         ),
         (errors.BatcherClosedError(), "shutting down"),
+        (errors.EngineEndedError("SystemExit"), "the engine raised SystemExit"),
         (errors.BatchContractError(3, 2), "given 3 images and returned 2 results"),
         (errors.SettingsError(["a"]), "1 problem in the configuration:\n  - a"),
         (errors.SettingsError(["a", "b"]), "2 problems in the configuration:\n  - a\n  - b"),
