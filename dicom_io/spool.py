@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -192,9 +193,20 @@ class Spool:
             if modified_at is not None and modified_at <= limit:
                 yield path
 
-    def objects(self) -> Iterator[StoredObject]:
-        """Every object under its final name, for the sweep that looks for orphans."""
+    def clock(self) -> float:
+        """Seconds since 1970 by the disk's clock, which a shared one need not have in common with this machine."""
+        with tempfile.NamedTemporaryFile(dir=self.incoming, prefix="clock-") as file:
+            return os.fstat(file.fileno()).st_mtime
+
+    def folders(self) -> Iterator[tuple[str, int]]:
+        """Name of each folder of objects, and when a name in it came or went last (ns since 1970)."""
         for folder in sorted(self._objects.iterdir()):
+            yield folder.name, folder.stat().st_mtime_ns
+
+    def objects(self, folder_name: str | None = None) -> Iterator[StoredObject]:
+        """Every object under its final name, of one folder or of all: for the sweep that looks for orphans."""
+        folders = self._objects.iterdir() if folder_name is None else [self._objects / folder_name]
+        for folder in sorted(folders):
             for path in sorted(folder.glob(f"*{_SUFFIX}")):
                 try:
                     stat = path.stat()

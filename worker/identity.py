@@ -71,3 +71,13 @@ def _make_key(path: Path) -> None:
         pass  # another process was first: its key counts
     finally:
         temporary.unlink()
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name durable: rows with pseudonyms of a key that a power failure took are nobody's."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

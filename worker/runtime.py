@@ -38,6 +38,8 @@ class Runtime:
         namespace: Root of the UIDs that this installation makes.
         bundle_pk: Key of the active bundle's row.
         stopping: Set when the process is about to end.
+        settled_folders: Folders of the spool in which this process found every file in its place, and when a
+            name in each came or went last (ns): while that stays so, none of them is looked at again.
     """
 
     settings: Settings
@@ -52,6 +54,7 @@ class Runtime:
     claims: ClaimKeeper
     dispatcher: Dispatcher = field(default_factory=SilentDispatcher)
     stopping: threading.Event = field(default_factory=threading.Event)
+    settled_folders: dict[str, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closed: bool = False
 
