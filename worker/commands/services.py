@@ -21,8 +21,9 @@ from worker.commands.options import (
 
 if TYPE_CHECKING:
     from worker.dispatch import Job
+    from worker.memory import limit_arenas
     from worker.service import Service
-    from worker.settings import Settings
+from worker.settings import Settings
 
 _STOP_S = 30.0
 _LOOK_S = 0.5
@@ -88,7 +89,7 @@ def work(
     overrides: dict[str, Any] = {"jobs": {"analyse_concurrency": concurrency}} if concurrency else {}
     settings = settings_of(config, overrides)
     jobs = _jobs(queues)
-    if Job.DELIVER in jobs:
+    if jobs & {Job.REPORT, Job.DELIVER}:  # whoever writes a report says where it has to go
         _require_destination(settings, no_delivery)
     service = Service(settings, Role.WORK, jobs)
     if settings.broker_url:
@@ -143,6 +144,7 @@ def _run(service: Service) -> None:
 
 
 def _start(service: Service) -> None:
+    limit_arenas()
     try:
         service.start()
     except OSError as error:
