@@ -205,9 +205,10 @@ def _check(content: ReportContent, evidence: Sequence[Dataset]) -> None:
 
 
 def _uids(content: ReportContent) -> Iterator[str]:
+    """Those that are made here. The study's is its sender's: odd as it may be, the report belongs into it."""
     yield from (content.sop_instance_uid, content.series_instance_uid, device_uid(content))
     for earlier in content.predecessors:
-        yield from (earlier.study_instance_uid, *_member(earlier))
+        yield from _member(earlier)
 
 
 def _check_image(image: ReportImage, content: ReportContent, known: set[tuple[str, str]]) -> None:

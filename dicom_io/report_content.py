@@ -48,9 +48,10 @@ class ReportEye:
         laterality: Which eye.
         grade: ICDR grade 0..4; None when withheld.
         referable: Whether the grade is 2 or more; None when withheld.
-        referable_probability: Calibrated probability of grade 2 or more, 0..1.
-        certainty: Calibrated probability of the stated grade, 0..1.
-        quality: Gradability of the eye's poorest photograph, 0..1.
+        referable_probability: Probability of grade 2 or more, 0..1; calibrated on the labelled camera.
+        certainty: Probability of the stated grade, 0..1; likewise.
+        quality: Gradability of the poorest photograph that the grade rests on, or of the eye's poorest when
+            no grade is stated; 0..1.
         reason_code: Why the grade is withheld; None when one is stated.
         reason_text: The same in a sentence for the reader.
         flags: Further notes for the reader, each a sentence.

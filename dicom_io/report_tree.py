@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from highdicom.sr import (
     AlgorithmIdentification,
@@ -101,7 +101,7 @@ def _eye_group(content: ReportContent, eye: ReportEye) -> MeasurementsAndQualita
         finding_type=codes.DIABETIC_RETINOPATHY if diseased else None,
         finding_sites=[FindingSite(codes.EYE, codes.LATERALITY[eye.laterality])],
         algorithm_id=_algorithm(content.algorithm, images),
-        measurements=list(_measurements(eye)),
+        measurements=list(_measurements(eye, images)),
         qualitative_evaluations=list(_evaluations(content, eye)),
         source_images=[_source_image(image) for image in images],
     )
@@ -136,25 +136,38 @@ def _evaluations(content: ReportContent, eye: ReportEye) -> Iterator[Qualitative
         yield QualitativeEvaluation(codes.IMAGE_QUALITY, quality)
 
 
-def _measurements(eye: ReportEye) -> Iterator[Measurement]:
+def _measurements(eye: ReportEye, images: Sequence[ReportImage]) -> Iterator[Measurement]:
     """Probabilities (TID 300); a withheld eye states neither that of disease nor that of a grade."""
+    calibration = _calibration(images)
     if eye.grade is not None and eye.referable_probability is not None:
-        meaning = "Probability of referable DR (ICDR grade >= 2), calibrated"
+        meaning = f"Probability of referable DR (ICDR grade >= 2), {calibration}"
         yield _probability(codes.PROBABILITY, eye.referable_probability, meaning)
     if eye.grade is not None and eye.certainty is not None:
-        meaning = "Probability that the stated ICDR grade is right, calibrated"
+        meaning = f"Probability that the stated ICDR grade is right, {calibration}"
         yield _probability(codes.CERTAINTY, eye.certainty, meaning)
     if eye.quality is not None:
-        yield _probability(codes.GRADABILITY, eye.quality, None)
+        which = (
+            "Poorest of the photographs used" if eye.grade is not None else "Poorest photograph of the eye"
+        )
+        yield _probability(codes.GRADABILITY, eye.quality, which)
 
 
-def _probability(name: Code, value: float, meaning: str | None) -> Measurement:
+def _calibration(images: Iterable[ReportImage]) -> str:
+    """What is known of the probabilities: the labelled camera's photographs are all that calibrated them."""
+    routes = {image.route for image in images}
+    if routes <= {"labelled"}:
+        return "calibrated"
+    if routes <= {"labelled", "adapter"}:
+        return "calibrated on the labelled camera, applied after adaptation"
+    return "calibrated on the labelled camera, not on the camera of these photographs"
+
+
+def _probability(name: Code, value: float, meaning: str) -> Measurement:
     """A number in 0..1: six decimals to read, the exact one as Floating Point Value (PS3.3 C.18.1)."""
     measurement = Measurement(name, value, codes.NO_UNITS)
     measurement[0].MeasuredValueSequence[0].NumericValue = DSfloat(f"{value:.6f}")
-    if meaning is not None:
-        modifier = _text(codes.MEANS, meaning, _CONCEPT_MODIFIER)
-        measurement[0].ContentSequence = ContentSequence([modifier])
+    modifier = _text(codes.MEANS, meaning, _CONCEPT_MODIFIER)
+    measurement[0].ContentSequence = ContentSequence([modifier])
     return measurement
 
 

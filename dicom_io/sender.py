@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +202,11 @@ _LOST = _Failure("CONNECTION_LOST", True, "The association ended before the obje
 
 
 def send(
-    peer: Peer, parcels: Iterable[Parcel], *, stopping: threading.Event | None = None
+    peer: Peer,
+    parcels: Iterable[Parcel],
+    *,
+    stopping: threading.Event | None = None,
+    wanted: Callable[[int], bool] = lambda key: True,
 ) -> Iterator[Outcome]:
     """Send files over one association, each in its own transfer syntax.
 
@@ -211,10 +215,13 @@ def send(
         parcels: What; read completely before the association is requested, because that names their contexts.
         stopping: When this is set, a peer has `STOP_GRACE_S` to answer; then the connection is cut, so that a
             process whose peer hangs can end all the same.
+        wanted: Asked with a parcel's key right before it is sent; one that is not wanted any more is left
+            out.
 
     Yields:
-        Exactly one outcome a parcel, as soon as it is known, in the order of the parcels except that damaged
-        files come first. An association lost on the way fails the parcels that are left as CONNECTION_LOST.
+        Exactly one outcome for each parcel that is wanted, as soon as it is known, in the parcels' order
+        except that damaged files come first. An association lost on the way fails those that are left as
+        CONNECTION_LOST.
     """
     sound: list[tuple[Parcel, UID]] = []
     for parcel in parcels:
@@ -227,10 +234,12 @@ def send(
         return
     line = _Line()
     with _cut_when(stopping, line):
-        yield from _send(peer, sound, line)
+        yield from _send(peer, sound, line, wanted)
 
 
-def _send(peer: Peer, sound: Sequence[tuple[Parcel, UID]], line: _Line) -> Iterator[Outcome]:
+def _send(
+    peer: Peer, sound: Sequence[tuple[Parcel, UID]], line: _Line, wanted: Callable[[int], bool]
+) -> Iterator[Outcome]:
     association = _associate(peer, _contexts(sound), line)
     if isinstance(association, _Failure):
         yield from (association.outcome(parcel) for parcel, _ in sound)
@@ -240,6 +249,8 @@ def _send(peer: Peer, sound: Sequence[tuple[Parcel, UID]], line: _Line) -> Itera
         for number, (parcel, transfer_syntax) in enumerate(sound):
             if lost:
                 yield _LOST.outcome(parcel)
+                continue
+            if not wanted(parcel.key):
                 continue
             outcome = _store(association, parcel, transfer_syntax, message_id=number % 0xFFFF + 1)
             lost = outcome.reason_code == _LOST.reason_code

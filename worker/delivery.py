@@ -1,8 +1,9 @@
 """Reports to their destinations: one association drains everything that is due, then the next look decides.
 
-Only one process at a time drains a destination (a lease). Every resend sends the bytes that were stored, so a
-destination that already has the object recognises it. An unreachable destination is tried for ever; one that
-answers and refuses is tried `max_attempts` times, then the delivery is a dead letter that a person requeues.
+Only one process at a time drains a destination (a lease). Every resend sends the bytes that were stored,
+verified before each send, so a destination that already has the object recognises it. A destination that
+cannot be reached, or refuses the association, is tried for ever; one that refuses the object itself, with a
+status, is tried `max_attempts` times, then the delivery is a dead letter that a person requeues.
 """
 
 from __future__ import annotations
@@ -15,22 +16,37 @@ from functools import partial
 
 import structlog
 
+from dicom_io.errors import SpoolDamagedError
 from dicom_io.sender import Outcome, Parcel, Peer, send
 from worker.backoff import backoff_s
 from worker.runtime import Runtime
 from worker.settings import Destination
-from worker.store import deliveries, leases
+from worker.store import deliveries, leases, reports
 from worker.store.clock import now
 from worker.store.deliveries import DueDelivery
+from worker.store.reports import DestinationRow
 
 log = structlog.get_logger(__name__)
 _LEASE_S = 120.0
 _RENEW_S = 20.0
 """The lease is renewed when an association has lasted so long since the last time."""
-_NO_ASSOCIATION = frozenset({"PEER_UNREACHABLE", "PEER_REJECTED_ASSOCIATION"})
-"""The destination, not the report, is the matter. (A lost connection may be the report's doing.)"""
+_NO_ASSOCIATION = frozenset({"PEER_UNREACHABLE", "PEER_REJECTED_ASSOCIATION", "CONTEXT_NOT_ACCEPTED"})
+"""The destination, not the report, is the matter: all reports are of one SOP class and transfer syntax. A
+rejection that the destination calls permanent is one of them: many say so while they start, or while their AE
+table is edited. (A lost connection may be the report's doing.)"""
 _BATCH = 50
 """Reports an association at most."""
+_ADDED = 500
+"""Missing deliveries that are added at most at one look."""
+
+
+def add_missing(runtime: Runtime) -> None:
+    """Give current reports the deliveries that whoever wrote them did not know of (idempotent)."""
+    for each in runtime.settings.destinations:
+        if each.required and runtime.database.read(deliveries.missing, each.name, 1):
+            row = DestinationRow(each.name, each.required)
+            added = runtime.database.write(deliveries.add, row, _ADDED)
+            log.warning("deliveries_added", destination=each.name, reports=added)
 
 
 def deliver(runtime: Runtime, name: str) -> None:
@@ -78,11 +94,16 @@ def _send(
     parcels = [
         Parcel(each.id, runtime.spool.path(each.spool_path), each.sop_class_uid, each.sop_instance_uid)
         for each in due
+        if _is_sound(runtime, destination, each)
     ]
     by_id = {each.id: each for each in due}
+
+    def wanted(delivery_id: int) -> bool:
+        return runtime.database.read(deliveries.is_sendable, delivery_id)
+
     renewed = time.monotonic()
-    for outcome in send(peer, parcels, stopping=runtime.stopping):
-        if outcome.retryable and outcome.reason_code in _NO_ASSOCIATION:
+    for outcome in send(peer, parcels, stopping=runtime.stopping, wanted=wanted):
+        if outcome.reason_code in _NO_ASSOCIATION:
             _postpone(runtime, destination, due, outcome)
             return False
         _record(runtime, destination, by_id[outcome.key], outcome)
@@ -93,6 +114,46 @@ def _send(
                 return False
             renewed = time.monotonic()
     return True
+
+
+def _is_sound(runtime: Runtime, destination: Destination, delivery: DueDelivery) -> bool:
+    """Say whether the stored file is what was written; if not, a new revision takes the report's place."""
+    try:
+        runtime.spool.read_verified(delivery.spool_path, delivery.sha256)
+    except SpoolDamagedError as error:
+        _replace(runtime, destination, delivery, str(error))
+        return False
+    except OSError as error:  # may pass; the others are sent
+        kind = type(error).__name__
+        log.error("report_not_readable", sop_instance_uid=delivery.sop_instance_uid, error=kind)
+        _try_later(runtime, delivery, "INTERNAL_ERROR", f"the stored file could not be read ({kind})")
+        return False
+    return True
+
+
+def _replace(runtime: Runtime, destination: Destination, delivery: DueDelivery, detail: str) -> None:
+    log.error(
+        "report_damaged",
+        destination=destination.name,
+        sop_instance_uid=delivery.sop_instance_uid,
+        study_instance_uid=delivery.study_instance_uid,
+    )
+    _try_later(runtime, delivery, "SPOOL_FILE_DAMAGED", detail)
+    runtime.database.write(reports.damaged, delivery.report_id)
+
+
+def _try_later(runtime: Runtime, delivery: DueDelivery, reason_code: str, detail: str) -> float:
+    """Put off one delivery for a reason that does not count as an attempt; return for how many seconds."""
+    delay_s = _delay_s(runtime, delivery.created_at)
+    runtime.database.write(
+        deliveries.failed,
+        delivery.id,
+        reason_code=reason_code,
+        detail=detail,
+        delay_s=delay_s,
+        counts=False,
+    )
+    return delay_s
 
 
 def _postpone(
@@ -132,27 +193,29 @@ def _record(runtime: Runtime, destination: Destination, delivery: DueDelivery, o
         runtime.database.write(deliveries.accepted, delivery.id, outcome.detail or None)
         log.info("report_accepted", **fields)
         return
+    if outcome.reason_code == "SPOOL_FILE_DAMAGED":
+        _replace(runtime, destination, delivery, outcome.detail)
+        return
     settings = runtime.settings.delivery
     code = outcome.reason_code or "STORE_FAILED"
-    answered = not outcome.retryable
+    refused = outcome.status is not None and not outcome.retryable
     attempts = delivery.attempts + 1
-    if answered and attempts >= settings.max_attempts:
+    if refused and attempts >= settings.max_attempts:
         runtime.database.write(deliveries.dead, delivery.id, reason_code=code, detail=outcome.detail)
         log.error("delivery_dead", reason_code=code, status=outcome.status, **fields)
         return
-    delay_s = (
-        backoff_s(attempts, settings.retry_base_s, settings.retry_max_s)
-        if answered
-        else _delay_s(runtime, delivery.created_at)
-    )
-    runtime.database.write(
-        deliveries.failed,
-        delivery.id,
-        reason_code=code,
-        detail=outcome.detail,
-        delay_s=delay_s,
-        counts=answered,
-    )
+    if refused:
+        delay_s = backoff_s(attempts, settings.retry_base_s, settings.retry_max_s)
+        runtime.database.write(
+            deliveries.failed,
+            delivery.id,
+            reason_code=code,
+            detail=outcome.detail,
+            delay_s=delay_s,
+            counts=True,
+        )
+    else:
+        delay_s = _try_later(runtime, delivery, code, outcome.detail)
     log.warning(
         "delivery_failed", reason_code=code, status=outcome.status, retry_s=round(delay_s, 1), **fields
     )

@@ -79,7 +79,7 @@ class EyeResult:
         referable: None when withheld.
         referable_probability: Of the image that decided.
         certainty: Of the image that decided.
-        quality: Of the worst image of the eye that has one.
+        quality: Of the worst image that the result rests on; of the worst of the eye when it is withheld.
         reason_code: Why the result is withheld; None when it is stated.
         images: Images of this eye.
         images_used: Those that were usable.
@@ -118,13 +118,14 @@ def _grade_eye(side: str, images: Sequence[ImageResult], policy: EyePolicy) -> E
     blocking = _first(blocking_reason(image) for image in own)
     withheld = _withheld(decisive, blocking, images, policy)
     stated = None if withheld else decisive
+    looked_at = usable if stated else own
     return EyeResult(
         laterality=side,
         grade=stated.grade if stated else None,
         referable=stated.referable if stated else None,
         referable_probability=stated.referable_probability if stated else None,
         certainty=stated.certainty if stated else None,
-        quality=min((image.quality for image in own if image.quality is not None), default=None),
+        quality=min((image.quality for image in looked_at if image.quality is not None), default=None),
         reason_code=withheld,
         images=len(own),
         images_used=len(usable),

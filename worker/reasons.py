@@ -76,14 +76,15 @@ _OBJECTS = (
     Reason(
         "SPOOL_FILE_DAMAGED",
         "The stored copy of the image is missing or was changed.",
-        "Check the disk under data_dir, then send the study again; nothing else may write into that folder.",
+        "Check the disk under data_dir, then restore the files or send the study again; nothing else may "
+        "write into that folder.",
         True,
         Scope.OBJECT,
     ),
     Reason(
         "INTERNAL_ERROR",
         "The image could not be analysed because of an error in this software.",
-        "See the log at that time for `job_failed`; once the cause is gone, run "
+        "See the log at that time for `analysis_failed`; once the cause is gone, run "
         "`fundus-worker requeue --refused`.",
         True,
         Scope.OBJECT,
@@ -112,7 +113,8 @@ _IMAGES = (
     _image(
         "UNSUPPORTED_TRANSFER_SYNTAX",
         "The picture is compressed in a way that this software does not read.",
-        "Have the sender use JPEG Baseline or an uncompressed transfer syntax; the log names the one used.",
+        "Have the sender use JPEG Baseline or an uncompressed transfer syntax; the row's reason_detail and "
+        "the log name the one used.",
     ),
     _image(
         "IMAGE_TOO_LARGE",
@@ -181,6 +183,20 @@ _RESULTS = (
         "At least one image of this eye could not be used, and this site reports an eye only when all could.",
         "See the reasons of the images; the rule is [grading] eye_policy = strict.",
     ),
+    _other(
+        Scope.EYE,
+        "EYE_WITHHELD",
+        "This photograph could be read; the eye's result is withheld because of another photograph.",
+        "See the reason of the eye, and those of its other images: it is they that have to be repeated.",
+    ),
+    Reason(
+        "STUDY_EMPTIED",
+        "A report was delivered, and then every image of its study was moved to another study.",
+        "Tell its readers, and remove the report at the destination: what it says belongs to the study that "
+        "has the images now.",
+        True,
+        Scope.STUDY,
+    ),
     Reason(
         "PATIENT_CONFLICT",
         "The images of this study name different patients.",
@@ -228,12 +244,6 @@ _DELIVERIES = (
         "CONNECTION_LOST",
         "The connection was cut during the transfer.",
         "Check the network and the timeouts on both sides; the transfer is repeated.",
-    ),
-    _other(
-        Scope.DELIVERY,
-        "ATTEMPTS_EXHAUSTED",
-        "All attempts failed.",
-        "Remove the cause given in the row, then run `fundus-worker requeue --dead`.",
     ),
 )
 

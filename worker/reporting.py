@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from io import BytesIO
@@ -29,17 +29,17 @@ from dicom_io.uids import derived_uid
 from worker.backoff import backoff_s
 from worker.dispatch import Job
 from worker.errors import ClaimLostError
-from worker.grading import EyeResult, ImageResult, grade_eyes
+from worker.grading import UNFINISHED, EyeResult, ImageResult, grade_eyes
 from worker.reasons import reason
 from worker.routing import judge
 from worker.runtime import Runtime
 from worker.schema import InstanceState, ReportState
 from worker.store import images, reports, studies
 from worker.store.reports import DestinationRow, EyeRow, ImageRow, ReportRow
-from worker.store.studies import StudyClaim
+from worker.store.studies import FILES_DAMAGED, StudyClaim
 
 log = structlog.get_logger(__name__)
-REPORT_CODE_VERSION = 1
+REPORT_CODE_VERSION = 2
 """Goes up when the same rows would make another report: then a study that is touched is reported anew."""
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 SERIES_NUMBER = 9901
@@ -56,11 +56,18 @@ def report(runtime: Runtime, study_id: int) -> None:
     except ClaimLostError:
         log.warning("report_claim_lost", study_instance_uid=claimed.study_instance_uid)
         runtime.database.write(studies.give_back, claimed)
+    except SpoolDamagedError:
+        log.error("report_withheld", study_instance_uid=claimed.study_instance_uid, reason_code=FILES_DAMAGED)
+        runtime.database.write(studies.files_damaged, claimed, _delay_s(runtime, claimed))
     except Exception as error:
-        jobs = runtime.settings.jobs
         log.exception("report_failed", study_instance_uid=claimed.study_instance_uid)
-        delay_s = backoff_s(claimed.attempts + 1, jobs.retry_base_s, jobs.retry_max_s)
+        delay_s = _delay_s(runtime, claimed)
         runtime.database.write(studies.report_failed, claimed, type(error).__name__, delay_s)
+
+
+def _delay_s(runtime: Runtime, claimed: StudyClaim) -> float:
+    jobs = runtime.settings.jobs
+    return backoff_s(claimed.attempts + 1, jobs.retry_base_s, jobs.retry_max_s)
 
 
 def _report(runtime: Runtime, claimed: StudyClaim) -> None:
@@ -70,16 +77,17 @@ def _report(runtime: Runtime, claimed: StudyClaim) -> None:
         return
     rows = database.read(reports.images, claimed.study_id, runtime.bundle_pk)
     if not rows:  # its images were moved to other studies by corrected headers
-        log.warning("study_without_images", study_instance_uid=claimed.study_instance_uid)
-        database.write(studies.reported, claimed)
+        delivered = database.write(reports.retire, claimed)
+        uid = claimed.study_instance_uid
+        log.warning("study_without_images", study_instance_uid=uid, report_delivered=delivered)
         return
     if not claimed.partial and any(row.state == InstanceState.RECEIVED for row in rows):
         raise ClaimLostError(f"study {claimed.study_instance_uid} has a new image")
     headers = database.read(reports.header_digests, claimed.study_id)
     digest = inputs_hash(runtime, claimed, rows, headers)
     revision = _revision(runtime, claimed, digest)
-    if revision is None:
-        database.write(studies.reported, claimed)
+    if revision.state == ReportState.WRITTEN:
+        database.write(reports.confirm, claimed, revision)
         return
     _write(runtime, claimed, revision, rows)
 
@@ -112,10 +120,10 @@ def inputs_hash(
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def _revision(runtime: Runtime, claimed: StudyClaim, digest: str) -> ReportRow | None:
-    """Return the PENDING revision to write; None when the current one says the same already."""
+def _revision(runtime: Runtime, claimed: StudyClaim, digest: str) -> ReportRow:
+    """Return the PENDING revision to write, or the current one when it says the same already."""
     latest = runtime.database.read(reports.latest, claimed.study_id, runtime.bundle_pk)
-    current = runtime.database.read(reports.current, claimed.study_id)
+    current = runtime.database.read(reports.newest_written, claimed.study_id)
     predecessor = None if current is None else current.id
     replaces = None
     number = 1 if latest is None else latest.revision + 1
@@ -123,8 +131,8 @@ def _revision(runtime: Runtime, claimed: StudyClaim, digest: str) -> ReportRow |
         if (latest.inputs_hash, latest.predecessor_id) == (digest, predecessor):
             return latest
         number, replaces = latest.revision, latest.id
-    elif current is not None and latest == current and current.inputs_hash == digest:
-        return None
+    elif latest is not None and latest == current and _says(latest, digest):
+        return latest
     study, bundle = claimed.study_instance_uid, runtime.bundle.digest
     values = {
         "bundle_pk": runtime.bundle_pk,
@@ -138,6 +146,11 @@ def _revision(runtime: Runtime, claimed: StudyClaim, digest: str) -> ReportRow |
         "predecessor_id": predecessor,
     }
     return runtime.database.write(reports.begin, claimed, values, replaces)
+
+
+def _says(report: ReportRow, digest: str) -> bool:
+    """Say whether a revision is the current one, its file sound, and made from these inputs."""
+    return (report.state, report.inputs_hash) == (ReportState.WRITTEN, digest) and report.sha256 is not None
 
 
 def _write(runtime: Runtime, claimed: StudyClaim, revision: ReportRow, rows: Sequence[ImageRow]) -> None:
@@ -272,17 +285,7 @@ def report_content(
 
 
 def _report_eye(runtime: Runtime, eye: EyeResult, rows: Sequence[ImageRow]) -> ReportEye:
-    cameras = {
-        row.camera or "an unknown camera"
-        for row in rows
-        if image_result(row).usable
-        and image_result(row).laterality == eye.laterality
-        and judge(row.route, row.camera, row.sop_class_uid, runtime.settings.camera).unvalidated
-    }
-    flags = tuple(
-        f"Reported by local configuration although the models were not validated for {camera}."
-        for camera in sorted(cameras)
-    )
+    own = [row for row in rows if image_result(row).laterality == eye.laterality]
     return ReportEye(
         laterality=Laterality(eye.laterality),
         grade=eye.grade,
@@ -292,8 +295,39 @@ def _report_eye(runtime: Runtime, eye: EyeResult, rows: Sequence[ImageRow]) -> R
         quality=eye.quality,
         reason_code=eye.reason_code,
         reason_text=reason(eye.reason_code).text if eye.reason_code else None,
-        flags=flags,
+        flags=(*_unread(eye, own), *_unvalidated(runtime, own)),
     )
+
+
+def _unread(eye: EyeResult, own: Sequence[ImageRow]) -> Iterator[str]:
+    """What a stated result cannot know: photographs of the eye that it does not rest on."""
+    codes = sorted({_image_reason(row) for row in own} - {None}, key=str)
+    if eye.reason_code is None and eye.images_used < eye.images:
+        yield (
+            f"{eye.images - eye.images_used} of {eye.images} photographs of this eye were not used (reasons: "
+            f"{', '.join(map(str, codes))}); disease in them would not be seen."
+        )
+
+
+def _unvalidated(runtime: Runtime, own: Sequence[ImageRow]) -> list[str]:
+    cameras = {
+        row.camera or "an unknown camera"
+        for row in own
+        if image_result(row).usable
+        and judge(row.route, row.camera, row.sop_class_uid, runtime.settings.camera).unvalidated
+    }
+    return [
+        f"Reported by local configuration although the models were not validated for {camera}."
+        for camera in sorted(cameras)
+    ]
+
+
+def _image_reason(row: ImageRow) -> str | None:
+    """Why an image is not used on its own account; None when it is usable."""
+    result = image_result(row)
+    if not result.finished or (result.reason_code is None and result.grade is None):
+        return UNFINISHED
+    return result.reason_code
 
 
 def _report_image(row: ImageRow, eyes: Sequence[EyeResult]) -> ReportImage:
@@ -301,11 +335,9 @@ def _report_image(row: ImageRow, eyes: Sequence[EyeResult]) -> ReportImage:
     result = image_result(row)
     stated = any(eye.laterality == result.laterality and eye.reason_code is None for eye in eyes)
     used = result.usable and stated
-    code = result.reason_code
-    if not result.finished:
-        code = "IMAGE_UNFINISHED"
-    elif not used and code is None:
-        code = next((eye.reason_code for eye in eyes if eye.laterality == result.laterality), None)
+    code = _image_reason(row)
+    if code is None and not used:
+        code = "EYE_WITHHELD"
     return ReportImage(
         sop_class_uid=row.sop_class_uid,
         sop_instance_uid=row.sop_instance_uid,

@@ -300,6 +300,8 @@ class Instance(Base):
     patient_key: Mapped[str] = mapped_column(HASH)
     calling_ae: Mapped[str] = mapped_column(AE_TITLE)
     association_id: Mapped[str | None] = mapped_column(String(32))
+    content_version: Mapped[int] = mapped_column(default=0)
+    """The study's `content_version` that its last change made: a report of that, or of a later one, covers it."""
     priority: Mapped[int]
     received_at: Mapped[datetime]
     state: Mapped[str] = mapped_column(CODE)
@@ -436,6 +438,7 @@ class Report(Base):
             sqlite_where=text("state = 'WRITTEN'"),
             postgresql_where=text("state = 'WRITTEN'"),
         ),
+        Index("ix_reports_written_at", "written_at"),
     )
 
 

@@ -151,7 +151,8 @@ class DeliverySettings(Section):
     )
     retry_max_s: Seconds = Field(default=300, description="Seconds, at most, between two attempts.")
     max_attempts: Count = Field(
-        default=5, description="Refusals by the destination after which a delivery is dead."
+        default=30,
+        description="Refusals of a report by the destination after which it is a dead letter: about an hour.",
     )
     timeout_s: Seconds = Field(
         default=30, description="Seconds to wait for a destination, where it has none of its own."

@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from dicom_io.errors import DicomIoError
 from dicom_io.header import read_header
 from dicom_io.spool import SpooledFile, StoredObject
+from worker.delivery import add_missing
 from worker.dispatch import Job
 from worker.intake import store
 from worker.runtime import Runtime
@@ -43,6 +44,7 @@ def sweep(runtime: Runtime) -> None:
             _bury(runtime, process_id)
     for study_id, _ in database.write(studies.close_due, policy):
         log.info("study_closed", study=study_id, by="time")
+    add_missing(runtime)
     wake_due(runtime)
 
 

@@ -24,11 +24,13 @@ from factories.runtime import (
     run_to_report,
     value,
 )
+from sqlalchemy import text
 
 from dicom_io.sender import Outcome
 from worker.delivery import deliver
 from worker.runtime import Runtime
 from worker.store import deliveries, leases
+from worker.sweep import sweep
 
 
 @pytest.fixture
@@ -226,6 +228,135 @@ def test_a_study_in_conflict_is_not_sent(runtime: Runtime, pacs: Pacs) -> None:
     deliver_all(runtime)
     assert pacs.received == []
     assert runtime.database.read(deliveries.due_destinations) == []
+
+
+@pytest.mark.parametrize("code", ["PEER_REJECTED_ASSOCIATION", "CONTEXT_NOT_ACCEPTED"])
+def test_a_refused_association_kills_no_report_however_permanent_it_is_called(
+    tmp_path: Path, pacs: Pacs, code: str
+) -> None:
+    runtime = make_runtime(tmp_path, destination=[pacs.destination()], delivery={"max_attempts": 1})
+    _reported(runtime, studies=3)
+
+    def refuse(peer: Any, parcels: Any, **_: Any) -> Iterator[Outcome]:
+        for each in parcels:
+            yield Outcome(each.key, False, False, None, code, "rejected permanently")
+
+    with patch("worker.delivery.send", refuse):
+        for _ in range(3):
+            deliver(runtime, "pacs")
+            _now_due(runtime)
+    found = rows(runtime, "SELECT state, attempts, reason_code FROM deliveries")
+    assert {tuple(each.values()) for each in found} == {("PENDING", 0, code)}
+    # And after a quarter of an hour somebody is told
+    assert rows(runtime, "SELECT * FROM v_failures") == []
+    past(runtime, "deliveries", "created_at")
+    failures = rows(runtime, "SELECT kind, destination, reason_code FROM v_failures")
+    assert [tuple(each.values()) for each in failures] == [("delivery_overdue", "pacs", code)] * 3
+    deliver(runtime, "pacs")
+    assert len(pacs.received) == 3
+    assert rows(runtime, "SELECT * FROM v_failures") == []
+    runtime.close()
+
+
+@pytest.mark.parametrize("damage", ["altered", "lost"])
+def test_a_damaged_report_is_never_sent_and_a_new_revision_takes_its_place(
+    runtime: Runtime, pacs: Pacs, damage: str
+) -> None:
+    _reported(runtime)
+    path = runtime.spool.path(value(runtime, "SELECT spool_path FROM reports"))
+    if damage == "lost":
+        path.unlink()
+    else:
+        data = path.read_bytes()
+        assert b"moderate" in data
+        path.write_bytes(data.replace(b"moderate", b"no visib"))
+    deliver(runtime, "pacs")
+    assert pacs.received == []
+    assert _state(runtime) == ("PENDING", 0, "SPOOL_FILE_DAMAGED")
+    _now_due(runtime)
+    deliver(runtime, "pacs")
+    assert pacs.received == []
+    report_all(runtime)
+    deliver_all(runtime)
+    found = rows(
+        runtime, "SELECT r.state, d.state AS sent FROM reports r JOIN deliveries d ON d.report_id = r.id"
+    )
+    assert sorted(tuple(each.values()) for each in found) == [
+        ("SUPERSEDED", "SUPERSEDED"),
+        ("WRITTEN", "ACCEPTED"),
+    ]
+    assert [str(ds.PredecessorDocumentsSequence[0].StudyInstanceUID) for ds in pacs.received] == ["1.2.0"]
+
+
+def test_a_file_that_cannot_be_read_now_is_sent_later_and_keeps_no_other_back(
+    runtime: Runtime, pacs: Pacs
+) -> None:
+    _reported(runtime, studies=2)
+    real = runtime.spool.read_verified
+    first = value(runtime, "SELECT min(spool_path) FROM reports")
+
+    def stall(path: str, sha256: str) -> bytes:
+        if path == first:
+            raise PermissionError("not now")
+        return real(path, sha256)
+
+    with (
+        patch.object(runtime.spool, "read_verified", stall),
+        patch("worker.delivery.backoff_s", return_value=3600.0),
+    ):
+        deliver(runtime, "pacs")
+    assert len(pacs.received) == 1
+    _now_due(runtime)
+    deliver(runtime, "pacs")
+    assert len(set(pacs.uids)) == 2
+
+
+def test_what_is_withheld_while_others_are_sent_is_not_sent_any_more(runtime: Runtime, pacs: Pacs) -> None:
+    _reported(runtime, studies=2)
+    real = deliveries.accepted
+
+    def then_conflict(tx: Any, delivery_id: int, warning: str | None) -> bool:
+        tx.execute(text("UPDATE studies SET withheld_reason = 'PATIENT_CONFLICT'"))
+        return real(tx, delivery_id, warning)
+
+    with patch.object(deliveries, "accepted", then_conflict):
+        deliver(runtime, "pacs")
+    assert len(pacs.received) == 1
+    assert value(runtime, "SELECT count(*) FROM deliveries WHERE state = 'PENDING'") == 1
+
+
+def test_a_destination_that_a_report_s_writer_did_not_know_gets_it_all_the_same(
+    tmp_path: Path, database_url: str, pacs: Pacs
+) -> None:
+    # Given a report that was written by a process with an older list of destinations
+    older = make_runtime(tmp_path, database_url=database_url, destination=[pacs.destination("archive")])
+    _reported(older)
+    older.close()
+    both = [pacs.destination("archive"), pacs.destination("pacs"), pacs.destination("spare", required=False)]
+    runtime = make_runtime(tmp_path, database_url=database_url, destination=both)
+    # When any process that knows better looks, twice
+    sweep(runtime)
+    sweep(runtime)
+    # Then the required one gets it
+    found = rows(runtime, "SELECT destination, state FROM deliveries ORDER BY id")
+    assert [tuple(each.values()) for each in found] == [("archive", "PENDING"), ("pacs", "PENDING")]
+    runtime.close()
+
+
+def test_reports_that_were_to_stay_here_stay_and_so_do_old_ones(tmp_path: Path, pacs: Pacs) -> None:
+    silent = make_runtime(tmp_path)
+    _reported(silent)
+    silent.close()
+    older = make_runtime(tmp_path, destination=[pacs.destination("archive")])
+    offer(older, fundus_of_grade(2, study_uid="1.2.9", sop_uid="1.2.9.1"))
+    run_to_report(older)
+    for _ in range(8):
+        past(older, "reports", "written_at")
+    older.close()
+    runtime = make_runtime(tmp_path, destination=[pacs.destination("pacs")])
+    sweep(runtime)
+    assert value(runtime, "SELECT count(*) FROM deliveries WHERE destination = 'pacs'") == 0
+    runtime.close()
 
 
 def test_every_resend_is_the_stored_bytes(runtime: Runtime, pacs: Pacs) -> None:

@@ -34,7 +34,7 @@ from worker.dispatch import Job
 from worker.errors import ClaimLostError
 from worker.reporting import report
 from worker.runtime import Runtime
-from worker.store import reports, studies
+from worker.store import deliveries, images, reports, studies
 
 DESTINATION = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 1}
 
@@ -252,7 +252,9 @@ class TestCrashes:
         report_all(runtime)
         assert _states(runtime) == [(1, "WRITTEN", False)]
 
-    def test_a_study_none_of_whose_files_is_readable_waits_for_them(self, runtime: Runtime) -> None:
+    def test_a_study_none_of_whose_files_is_readable_is_withheld_until_they_are_back(
+        self, runtime: Runtime
+    ) -> None:
         _two_eyes(runtime)
         analyse_all(runtime)
         kept = {}
@@ -262,12 +264,177 @@ class TestCrashes:
             path.unlink()
         close_studies(runtime)
         report_all(runtime)
-        assert value(runtime, "SELECT last_error FROM studies") == "SpoolDamagedError"
+        found = row(runtime, "SELECT kind, reason_code FROM v_failures")
+        assert tuple(found.values()) == ("study_withheld", "SPOOL_FILE_DAMAGED")
         for path, data in kept.items():
             path.write_bytes(data)
         past(runtime, "studies", "due_at")
         report_all(runtime)
         assert _states(runtime) == [(1, "WRITTEN", False)]
+        assert rows(runtime, "SELECT * FROM v_failures") == []
+
+    def test_what_fails_again_and_again_is_shown_before_its_deadline(self, runtime: Runtime) -> None:
+        _two_eyes(runtime)
+        analyse_all(runtime)
+        close_studies(runtime)
+        with patch("worker.reporting.build_report", side_effect=ValueError("Doe^Jane")):
+            for _ in range(3):
+                assert rows(runtime, "SELECT * FROM v_failures") == []
+                past(runtime, "studies", "due_at")
+                report_all(runtime)
+        found = row(runtime, "SELECT kind, detail FROM v_failures")
+        assert tuple(found.values()) == ("report_failing", "ValueError")
+
+
+class TestImagesThatMoved:
+    """A corrected header took every image of a reported study to another one."""
+
+    def _moved(self, runtime: Runtime) -> None:
+        image = {"sop_uid": "1.2.3.1", "grade": 4}
+        if not rows(runtime, "SELECT 1 FROM instances"):
+            offer(runtime, fundus_of_grade(**image, study_uid="1.2.3", PatientID="A"))
+            run_to_report(runtime)
+        else:
+            offer(runtime, fundus_of_grade(**image, study_uid="1.2.4", PatientID="B"))
+
+    def test_the_report_is_withdrawn_and_not_sent(self, tmp_path: Path, database_url: str) -> None:
+        with receiving_pacs() as pacs:
+            runtime = make_runtime(tmp_path, database_url=database_url, destination=[pacs.destination()])
+            self._moved(runtime)
+            self._moved(runtime)
+            # Then not even before the study was looked at
+            deliver_all(runtime)
+            assert pacs.received == []
+            run_to_report(runtime)
+            deliver_all(runtime)
+            assert [str(ds.StudyInstanceUID) for ds in pacs.received] == ["1.2.4"]
+            states = "SELECT r.state, d.state AS sent FROM reports r JOIN deliveries d ON d.report_id = r.id "
+            assert [tuple(each.values()) for each in rows(runtime, states + "ORDER BY r.id")] == [
+                ("SUPERSEDED", "SUPERSEDED"),
+                ("WRITTEN", "ACCEPTED"),
+            ]
+            assert value(runtime, "SELECT study_instance_uid FROM v_eye_results") == "1.2.4"
+            assert rows(runtime, "SELECT * FROM v_failures") == []
+            runtime.close()
+
+    def test_delivered_before_it_is_a_failure_that_names_the_report(self, tmp_path: Path) -> None:
+        with receiving_pacs() as pacs:
+            runtime = make_runtime(tmp_path, destination=[pacs.destination()])
+            self._moved(runtime)
+            deliver_all(runtime)
+            self._moved(runtime)
+            run_to_report(runtime)
+            found = row(runtime, "SELECT kind, study_instance_uid, reason_code, detail FROM v_failures")
+            assert tuple(found.values()) == (
+                "study_withheld",
+                "1.2.3",
+                "STUDY_EMPTIED",
+                "report revision 1 was delivered before, and stands at its destination",
+            )
+            # And with an image again, the next revision names the one that was delivered
+            offer(runtime, fundus_of_grade(0, sop_uid="1.2.3.9", study_uid="1.2.3", PatientID="A"))
+            run_to_report(runtime)
+            newest = row(
+                runtime, "SELECT state, revision, predecessor_id FROM reports ORDER BY id DESC LIMIT 1"
+            )
+            first = value(runtime, "SELECT min(id) FROM reports")
+            assert tuple(newest.values()) == ("WRITTEN", 2, first)
+            assert rows(runtime, "SELECT * FROM v_failures") == []
+            runtime.close()
+
+    def test_accepted_while_it_was_withdrawn_it_is_shown_too(self, tmp_path: Path) -> None:
+        with receiving_pacs() as pacs:
+            runtime = make_runtime(tmp_path, destination=[pacs.destination()])
+            self._moved(runtime)
+            self._moved(runtime)
+            run_to_report(runtime)
+            assert rows(runtime, "SELECT * FROM v_failures") == []
+            sent = value(runtime, "SELECT min(id) FROM deliveries")
+            assert runtime.database.write(deliveries.accepted, sent, None)
+            assert value(runtime, "SELECT reason_code FROM v_failures") == "STUDY_EMPTIED"
+            runtime.close()
+
+
+class TestWhatIsSaid:
+    def test_a_good_photograph_is_not_blamed_for_another(self, runtime: Runtime) -> None:
+        offer(runtime, fundus_of_grade(0, study_uid="1.2.3", sop_uid="1.2.3.1"))
+        offer(runtime, fundus_of_grade(None, study_uid="1.2.3", sop_uid="1.2.3.2"))
+        run_to_report(runtime)
+        said = _said(runtime)
+        assert (
+            said.count("too blurred, dark or incomplete to be graded. [UNGRADABLE_QUALITY]") == 2
+        )  # eye, image
+        assert said.count("because of another photograph. [EYE_WITHHELD]") == 1
+
+    def test_a_grade_tells_what_it_does_not_rest_on(self, runtime: Runtime) -> None:
+        offer(runtime, fundus_of_grade(2, study_uid="1.2.3", sop_uid="1.2.3.1"))
+        offer(runtime, fundus_of_grade(None, study_uid="1.2.3", sop_uid="1.2.3.2"))
+        run_to_report(runtime)
+        said = _said(runtime)
+        assert (
+            "1 of 2 photographs of this eye were not used (reasons: UNGRADABLE_QUALITY); disease in them "
+            "would not be seen." in said
+        )
+        assert "Unusable" not in said
+        found = row(runtime, "SELECT quality, images, images_used FROM v_eye_results")
+        best = value(runtime, "SELECT max(quality) FROM findings")
+        assert tuple(found.values()) == (best, 2, 1)
+
+    def test_an_eye_with_all_its_photographs_has_no_such_note(self, runtime: Runtime) -> None:
+        _two_eyes(runtime)
+        run_to_report(runtime)
+        assert "not used" not in _said(runtime)
+
+
+def _said(runtime: Runtime) -> str:
+    path = value(runtime, "SELECT spool_path FROM reports WHERE state = 'WRITTEN'")
+    return " ".join(render_text(dcmread(runtime.spool.path(path))).split())
+
+
+def test_a_study_uid_that_is_not_quite_one_gets_its_revisions_too(runtime: Runtime) -> None:
+    odd = "1.2.826.0.1.03.5.77"
+    offer(runtime, fundus_of_grade(0, study_uid=odd, sop_uid="1.2.3.1"))
+    run_to_report(runtime)
+    offer(runtime, fundus_of_grade(4, study_uid=odd, sop_uid="1.2.3.2", laterality="L"))
+    run_to_report(runtime)
+    assert _states(runtime) == [(1, "SUPERSEDED", False), (2, "WRITTEN", False)]
+
+
+def test_a_refusal_takes_the_place_of_what_was_read_before(runtime: Runtime) -> None:
+    offer(runtime, fundus_of_grade(4, study_uid="1.2.3", sop_uid="1.2.3.1"))
+    analyse_all(runtime)
+    claim = "UPDATE instances SET state = 'RECEIVED', due_at = received_at, claim_token = NULL"
+    execute(runtime, claim)
+    found = row(runtime, "SELECT state, grade FROM v_results")
+    assert tuple(found.values()) == ("RECEIVED", None)
+    claimed = runtime.database.write(images.claim, value(runtime, "SELECT id FROM instances"), "a", 60.0)
+    assert claimed is not None
+    assert runtime.database.write(images.refuse, claimed, "CAMERA_REFUSED", None)
+    found = row(runtime, "SELECT state, grade, reason_code FROM v_results")
+    assert tuple(found.values()) == ("REFUSED", None, "CAMERA_REFUSED")
+    assert value(runtime, "SELECT count(*) FROM findings") == 0
+
+
+def test_times_are_those_of_a_report_that_knows_the_image(runtime: Runtime) -> None:
+    _two_eyes(runtime)
+    run_to_report(runtime)
+    offer(runtime, fundus_of_grade(4, study_uid="1.2.3", laterality="L", sop_uid="1.2.3.9"))
+    asked = "SELECT sop_instance_uid FROM v_results WHERE reported_at IS NULL"
+    assert [each["sop_instance_uid"] for each in rows(runtime, asked)] == ["1.2.3.9"]
+    run_to_report(runtime)
+    assert rows(runtime, asked) == []
+
+
+def test_an_image_that_is_refused_again_is_still_in_the_report_that_said_so(tmp_path: Path) -> None:
+    runtime = make_runtime(tmp_path, camera={"unknown": "refuse"})
+    offer(runtime, fundus_of_grade(0, manufacturer="Nobody", model="Nothing"))
+    run_to_report(runtime)
+    assert runtime.database.write(images.requeue, [value(runtime, "SELECT id FROM instances")]) == 1
+    assert value(runtime, "SELECT reported_at FROM v_results") is None
+    run_to_report(runtime)
+    assert _states(runtime) == [(1, "WRITTEN", False)]
+    assert value(runtime, "SELECT reported_at FROM v_results") is not None
+    runtime.close()
 
 
 class TestBundleSwapped:

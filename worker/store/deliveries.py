@@ -6,9 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, and_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, exists, insert, or_, select, update
+from sqlalchemy.orm import aliased
 
-from worker.schema import Delivery, DeliveryState, Report, Study, db_now
+from worker.schema import Delivery, DeliveryState, Instance, Report, ReportState, Study, db_now
+from worker.store import studies
+from worker.store.reports import DestinationRow, delivery_values
+
+_MISSING_DAYS = 7.0
+"""A destination that is new gets the current reports of so many days."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +22,9 @@ class DueDelivery:
     """A report that a destination should get now."""
 
     id: int
+    report_id: int
     spool_path: str
+    sha256: str
     sop_class_uid: str
     sop_instance_uid: str
     study_instance_uid: str
@@ -25,14 +33,19 @@ class DueDelivery:
 
 
 def _sendable(destination: str | None = None) -> ColumnElement[bool]:
-    """Due, and of a study that nothing withholds: a conflict may have come after its report was written."""
-    withheld = (
+    """Due, its file sound, and of a study that has images and that nothing withholds.
+
+    A conflict may have come after the report was written, or its images may have gone to another study. A
+    study whose images cannot be read any more keeps its earlier report all the same.
+    """
+    conflict = and_(Study.withheld_reason.is_not(None), Study.withheld_reason != studies.FILES_DAMAGED)
+    emptied = ~exists(select(Instance.id).where(Instance.study_id == Study.id))
+    held_back = exists(
         select(Study.id)
         .join(Report, Report.study_id == Study.id)
-        .where(Report.id == Delivery.report_id, Study.withheld_reason.is_not(None))
-        .exists()
+        .where(Report.id == Delivery.report_id, or_(conflict, emptied, Report.sha256.is_(None)))
     )
-    due = and_(Delivery.state == DeliveryState.PENDING, Delivery.due_at <= db_now(), ~withheld)
+    due = and_(Delivery.state == DeliveryState.PENDING, Delivery.due_at <= db_now(), ~held_back)
     return due if destination is None else and_(due, Delivery.destination == destination)
 
 
@@ -41,7 +54,9 @@ def due(tx: Connection, destination: str, limit: int) -> list[DueDelivery]:
     statement = (
         select(
             Delivery.id,
+            Delivery.report_id,
             Report.spool_path,
+            Report.sha256,
             Report.sop_class_uid,
             Report.sop_instance_uid,
             Report.study_instance_uid,
@@ -61,6 +76,39 @@ def due_destinations(tx: Connection) -> list[str]:
     return sorted(tx.scalars(select(Delivery.destination).where(_sendable()).distinct()))
 
 
+def is_sendable(tx: Connection, delivery_id: int) -> bool:
+    """Say whether a delivery that was due still is: its report may have been superseded or withheld since."""
+    return tx.scalar(select(Delivery.id).where(Delivery.id == delivery_id, _sendable())) is not None
+
+
+def missing(tx: Connection, destination: str, limit: int) -> list[int]:
+    """Return current reports of the last days that should go to a destination and have no row that says so.
+
+    They were written by a process that did not know it: its configuration was older, or another. A report
+    of a study of which nothing was ever meant to be sent (`--no-delivery`) is left alone.
+    """
+    other = aliased(Report)
+    sent = exists(
+        select(Delivery.id)
+        .join(other, other.id == Delivery.report_id)
+        .where(other.study_id == Report.study_id)
+    )
+    has = exists(
+        select(Delivery.id).where(Delivery.report_id == Report.id, Delivery.destination == destination)
+    )
+    recent = Report.written_at >= db_now(-_MISSING_DAYS * 86400)
+    statement = select(Report.id).where(Report.state == ReportState.WRITTEN, recent, sent, ~has)
+    return list(tx.scalars(statement.order_by(Report.written_at).limit(limit)))
+
+
+def add(tx: Connection, destination: DestinationRow, limit: int) -> int:
+    """Add the deliveries that `missing` finds; return how many."""
+    found = missing(tx, destination.name, limit)
+    for report_id in found:
+        tx.execute(insert(Delivery).values(delivery_values(report_id, destination)))
+    return len(found)
+
+
 def accepted(tx: Connection, delivery_id: int, warning: str | None) -> bool:
     """The destination has it. A warning status is kept as detail."""
     statement = update(Delivery).where(
@@ -73,7 +121,13 @@ def accepted(tx: Connection, delivery_id: int, warning: str | None) -> bool:
         "reason_code": None,
         "reason_detail": None if warning is None else warning[:200],
     }
-    return bool(tx.execute(statement.values(values)).rowcount)
+    if not tx.execute(statement.values(values)).rowcount:
+        return False
+    study = select(Report.study_id).join(Delivery, Delivery.report_id == Report.id)
+    superseded = study.where(Delivery.id == delivery_id, Report.state == ReportState.SUPERSEDED)
+    if (study_id := tx.scalar(superseded)) is not None:
+        studies.mark_emptied(tx, study_id)  # its images went while it was being sent
+    return True
 
 
 def failed(

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
 
-from worker.schema import Finding, HeaderVersion, Instance, InstanceState, Quarantined, db_now
+from worker.schema import Bundle, Finding, HeaderVersion, Instance, InstanceState, Quarantined, Study, db_now
 from worker.store import studies
 from worker.store.clock import new_token
 
@@ -178,7 +178,7 @@ def _side(lateralities: list[Any], frame_number: int) -> tuple[str | None, str |
 
 
 def refuse(tx: Connection, claimed: ImageClaim, reason_code: str, detail: str | None) -> bool:
-    """End the analysis with a reason; False when the claim was lost."""
+    """End the analysis with a reason, which replaces what was read before; False when the claim was lost."""
     values = {
         **_NO_CLAIM,
         "state": InstanceState.REFUSED,
@@ -186,7 +186,12 @@ def refuse(tx: Connection, claimed: ImageClaim, reason_code: str, detail: str | 
         "reason_detail": None if detail is None else detail[:200],
         "analysed_at": db_now(),
     }
-    return bool(tx.execute(update(Instance).where(_mine(claimed)).values(values)).rowcount)
+    if not tx.execute(update(Instance).where(_mine(claimed)).values(values)).rowcount:
+        return False
+    active = select(Bundle.id).where(Bundle.active).scalar_subquery()
+    old = delete(Finding).where(Finding.instance_id == claimed.instance_id, Finding.bundle_pk.in_(active))
+    tx.execute(old)
+    return True
 
 
 def refuse_damaged(tx: Connection, instance_id: int, damage: Callable[[str, int], str | None]) -> bool:
@@ -257,6 +262,8 @@ def requeue(tx: Connection, instance_ids: Sequence[int], report_deadline_s: floa
     statement = update(Instance).where(Instance.id.in_(instance_ids), Instance.state == InstanceState.REFUSED)
     touched = tx.scalars(statement.values(values).returning(Instance.study_id)).all()
     studies.reopen_for_report(tx, sorted(set(touched)), report_deadline_s)
+    version = select(Study.content_version).where(Study.id == Instance.study_id).scalar_subquery()
+    tx.execute(update(Instance).where(Instance.id.in_(instance_ids)).values(content_version=version))
     return len(touched)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, ScalarSelect, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from worker.schema import (
@@ -145,7 +145,13 @@ def _header_values(image: NewImage, study_id: int) -> dict[str, Any]:
         "adapter": image.adapter,
         "lateralities": _listed(image),
         "patient_key": image.study.patient_key,
+        "content_version": _content_version(study_id),
     }
+
+
+def _content_version(study_id: int) -> ScalarSelect[int]:
+    """The study's content version as it is now: the first that has an image as it came in last."""
+    return select(Study.content_version).where(Study.id == study_id).scalar_subquery()
 
 
 def _listed(image: NewImage) -> list[Any]:
@@ -193,8 +199,9 @@ def _record_identical(tx: Connection, existing: Row[Any], image: NewImage, polic
     """Change nothing, unless the copy we had was damaged: then this one heals it."""
     healed = existing.state == InstanceState.REFUSED and existing.reason_code == "SPOOL_FILE_DAMAGED"
     if healed:
-        tx.execute(update(Instance).where(Instance.id == existing.id).values(_ANALYSE_ANEW))
         studies.reopen_for_report(tx, [existing.study_id], policy.report_deadline_s)
+        values = {**_ANALYSE_ANEW, "content_version": _content_version(existing.study_id)}
+        tx.execute(update(Instance).where(Instance.id == existing.id).values(values))
     _link_association(tx, image.association, existing.study_id)
     return Recorded(Outcome.IDENTICAL, existing.id, existing.study_id, existing.priority, analyse=healed)
 

@@ -73,6 +73,8 @@ class ReportRow:
     study_instance_uid: str
     predecessor_id: int | None
     created_at: datetime
+    sha256: str | None
+    """Of the file; None before it is written, and when it was found lost or altered."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,7 @@ _COLUMNS = (
     Report.study_instance_uid,
     Report.predecessor_id,
     Report.created_at,
+    Report.sha256,
 )
 
 
@@ -210,9 +213,12 @@ def latest(tx: Connection, study_id: int, bundle_pk: int) -> ReportRow | None:
     return None if row is None else _row(row)
 
 
-def current(tx: Connection, study_id: int) -> ReportRow | None:
-    """Return the revision that destinations hold as valid, whichever bundle it is of."""
-    statement = select(*_COLUMNS).where(Report.study_id == study_id, Report.state == ReportState.WRITTEN)
+def newest_written(tx: Connection, study_id: int) -> ReportRow | None:
+    """Return the revision that destinations hold as valid, whichever bundle it is of.
+
+    The newest that was ever written: it may be superseded without a successor (`retire`).
+    """
+    statement = select(*_COLUMNS).where(Report.study_id == study_id, Report.state != ReportState.PENDING)
     row = tx.execute(statement.order_by(Report.id.desc()).limit(1)).one_or_none()
     return None if row is None else _row(row)
 
@@ -273,17 +279,65 @@ def finish(
     for eye in eyes:
         tx.execute(insert(EyeResult).values(report_id=report.id, **asdict(eye)))
     for destination in destinations:
+        tx.execute(insert(Delivery).values(delivery_values(report.id, destination)))
+
+
+def delivery_values(report_id: int, destination: DestinationRow) -> dict[str, Any]:
+    """Return the columns of a delivery that is due now."""
+    return {
+        "report_id": report_id,
+        "destination": destination.name,
+        "required": destination.required,
+        "state": DeliveryState.PENDING,
+        "attempts": 0,
+        "due_at": db_now(),
+        "created_at": db_now(),
+    }
+
+
+def confirm(tx: Connection, claimed: StudyClaim, report: ReportRow) -> None:
+    """The current revision says all that there is to say of the study as it is now."""
+    if studies.reported(tx, claimed):
         tx.execute(
-            insert(Delivery).values(
-                report_id=report.id,
-                destination=destination.name,
-                required=destination.required,
-                state=DeliveryState.PENDING,
-                attempts=0,
-                due_at=db_now(),
-                created_at=db_now(),
-            )
+            update(Report).where(Report.id == report.id).values(content_version=claimed.content_version)
         )
+
+
+def retire(tx: Connection, claimed: StudyClaim) -> bool:
+    """Withdraw the report of a study that has no image left; return whether a destination has it.
+
+    What was not sent is not sent any more. What was delivered stands at the destination and rests on nothing:
+    the study is withheld with STUDY_EMPTIED, so that a person sees to it.
+
+    Raises:
+        ClaimLostError: Somebody else took the study over, or something came in meanwhile; nothing is written.
+    """
+    if not studies.is_current(tx, claimed) or not studies.reported(tx, claimed):
+        raise ClaimLostError(f"study {claimed.study_instance_uid} was taken over or has changed")
+    written = select(Report.id).where(Report.study_id == claimed.study_id)
+    for report_id in tx.scalars(written.where(Report.state == ReportState.WRITTEN)).all():
+        _supersede(tx, report_id)
+    has_it = (DeliveryState.ACCEPTED, DeliveryState.COMMITTED)
+    delivered = select(Delivery.id).where(Delivery.report_id.in_(written), Delivery.state.in_(has_it))
+    if tx.scalar(delivered.limit(1)) is None:
+        return False
+    studies.mark_emptied(tx, claimed.study_id)
+    return True
+
+
+def damaged(tx: Connection, report_id: int) -> bool:
+    """The file of a current revision is lost or altered: have it replaced; False when known already."""
+    statement = (
+        update(Report)
+        .where(Report.id == report_id, Report.state == ReportState.WRITTEN, Report.sha256.is_not(None))
+        .values(sha256=None)
+        .returning(Report.study_id)
+    )
+    study_id = tx.execute(statement).scalar_one_or_none()
+    if study_id is None:
+        return False
+    studies.reopen_for_report(tx, [study_id])
+    return True
 
 
 def _supersede(tx: Connection, report_id: int) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Connection,
     Integer,
     and_,
+    case,
     cast,
     exists,
     func,
@@ -214,6 +215,14 @@ def _close(tx: Connection, which: ColumnElement[bool], policy: ClosingPolicy) ->
     return [(int(row.id), int(row.priority)) for row in rows]
 
 
+FILES_DAMAGED = "SPOOL_FILE_DAMAGED"
+"""Withholds a report for as long as no file of the study is readable: it is tried again all the same."""
+
+
+def _not_withheld() -> ColumnElement[bool]:
+    return or_(Study.withheld_reason.is_(None), Study.withheld_reason == FILES_DAMAGED)
+
+
 def _unfinished() -> ColumnElement[bool]:
     return exists(
         select(Instance.id).where(Instance.study_id == Study.id, Instance.state == InstanceState.RECEIVED)
@@ -232,7 +241,7 @@ def _reportable() -> ColumnElement[bool]:
     return and_(
         Study.state == StudyState.CLOSED,
         Study.reported_version < Study.content_version,
-        Study.withheld_reason.is_(None),
+        _not_withheld(),
         or_(Study.due_at.is_(None), Study.due_at <= db_now()),
         or_(Study.claim_expires_at.is_(None), Study.claim_expires_at < db_now()),
         or_(complete, partial),
@@ -295,7 +304,8 @@ def reported(tx: Connection, claimed: StudyClaim) -> bool:
     done = {"partial_version": claimed.content_version}
     if not claimed.partial:
         done["reported_version"] = claimed.content_version
-    values = {**_NO_CLAIM, **done, "attempts": 0, "last_error": None}
+    held = case((Study.withheld_reason == FILES_DAMAGED, None), else_=Study.withheld_reason)
+    values = {**_NO_CLAIM, **done, "attempts": 0, "last_error": None, "withheld_reason": held}
     return bool(tx.execute(update(Study).where(_mine(claimed)).values(values)).rowcount)
 
 
@@ -306,6 +316,20 @@ def report_failed(tx: Connection, claimed: StudyClaim, error: str, delay_s: floa
         .where(_mine(claimed))
         .values(**_NO_CLAIM, attempts=Study.attempts + 1, last_error=error[:200], due_at=db_now(delay_s))
     )
+
+
+def files_damaged(tx: Connection, claimed: StudyClaim, delay_s: float) -> None:
+    """Withhold the report: no file of the study is readable. Look again after `delay_s`."""
+    report_failed(tx, claimed, FILES_DAMAGED, delay_s)
+    unheld = update(Study).where(Study.id == claimed.study_id, Study.withheld_reason.is_(None))
+    tx.execute(unheld.values(withheld_reason=FILES_DAMAGED))
+
+
+def mark_emptied(tx: Connection, study_id: int) -> None:
+    """Say of a study without images that a report of it stands at a destination; else do nothing."""
+    has_images = exists(select(Instance.id).where(Instance.study_id == study_id))
+    emptied = update(Study).where(Study.id == study_id, Study.withheld_reason.is_(None), ~has_images)
+    tx.execute(emptied.values(withheld_reason="STUDY_EMPTIED"))
 
 
 def give_back(tx: Connection, claimed: StudyClaim, report_deadline_s: float | None = None) -> None:
@@ -326,7 +350,7 @@ def is_current(tx: Connection, claimed: StudyClaim) -> bool:
         _mine(claimed),
         Study.state == StudyState.CLOSED,
         Study.content_version == claimed.content_version,
-        Study.withheld_reason.is_(None),
+        _not_withheld(),
     )
     return tx.scalar(statement.with_for_update()) is not None
 

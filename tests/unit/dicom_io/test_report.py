@@ -141,7 +141,32 @@ def test_a_number_keeps_its_exact_value_and_says_what_it_means() -> None:
     assert str(measured.NumericValue) == "0.937182"
     assert texts(probability, "121050") == ["Probability of referable DR (ICDR grade >= 2), calibrated"]
     assert texts(certainty, "121050") == ["Probability that the stated ICDR grade is right, calibrated"]
-    assert named(group, "GRADABILITY")[0].MeasuredValueSequence[0].FloatingPointValue == 0.97
+    (gradability,) = named(group, "GRADABILITY")
+    assert gradability.MeasuredValueSequence[0].FloatingPointValue == 0.97
+    assert texts(gradability, "121050") == ["Poorest of the photographs used"]
+
+
+@pytest.mark.parametrize(
+    ("routes", "expected"),
+    [
+        (("labelled",), "calibrated"),
+        (("labelled", "adapter"), "calibrated on the labelled camera, applied after adaptation"),
+        (("adapter", "known"), "calibrated on the labelled camera, not on the camera of these photographs"),
+        (("unknown",), "calibrated on the labelled camera, not on the camera of these photographs"),
+    ],
+)
+def test_calibrated_is_said_of_the_labelled_camera_only(routes: tuple[str, ...], expected: str) -> None:
+    images = tuple(image(number, route=route) for number, route in enumerate(routes, start=1))
+    evidence = tuple(header(number) for number in range(1, len(routes) + 1))
+    (group,) = groups(Shape(content(images=images), evidence).build()).values()
+    for name in ("122157", "111012"):
+        assert texts(named(group, name)[0], "121050")[0].endswith(f", {expected}")
+
+
+def test_a_study_uid_that_is_not_quite_one_may_be_that_of_a_predecessor() -> None:
+    predecessor = Predecessor("1.2", "1.3", "1.4", "1.2.826.0.1.03.5")
+    built = Shape(content(predecessors=(predecessor,)), (header(1),)).build()
+    assert built.PredecessorDocumentsSequence[0].StudyInstanceUID == "1.2.826.0.1.03.5"
 
 
 def test_the_algorithm_names_bundle_adapters_and_thresholds() -> None:
@@ -338,7 +363,7 @@ def bad_contents() -> dict[str, ReportContent]:
         "report UID with a leading zero": content(sop_instance_uid="2.25.01"),
         "series UID with letters": content(series_instance_uid="2.25.x"),
         "device UID too long": content(device_uid="2." + "1" * 63),
-        "odd predecessor": content(predecessors=(Predecessor("1.2", "1.3", "1.4", "study"),)),
+        "odd predecessor": content(predecessors=(Predecessor("1.2", "1.3", "series", "1.4"),)),
     }
 
 

@@ -133,12 +133,12 @@ def test_serve_without_destination_has_to_be_meant(
     # Given
     installed.config.write_text(installed.config.read_text().partition("[[destination]]")[0])
     # When, Then
-    for command in (["serve"], ["work"], ["work", "--queues", "deliver"]):
+    for command in (["serve"], ["work"], ["work", "--queues", "deliver"], ["work", "--queues", "report"]):
         answer = installed.run(*command)
         assert answer.status == 2
         assert "add a [[destination]] to the configuration, or say --no-delivery" in answer.words
     # And when it is meant, or when the process delivers nothing
-    for command in (["serve", "--no-delivery"], ["work", "--queues", "report"]):
+    for command in (["serve", "--no-delivery"], ["work", "--queues", "analyse"]):
         with stopped_as_soon_as_started(monkeypatch):
             assert installed.run(*command).status == 0
 

@@ -112,9 +112,15 @@ def test_the_numbers_are_those_of_the_image_that_decided() -> None:
     )  # fmt: skip
 
 
-def test_quality_is_that_of_the_worst_image_used_or_not() -> None:
-    eye = right_eye([graded("R", 2, quality=0.8), unusable("R", BAD), unfinished("R")], "standard")
-    assert (eye.quality, eye.images, eye.images_used) == (0.2, 3, 1)
+def test_quality_is_that_of_the_worst_image_that_the_result_rests_on() -> None:
+    images = [graded("R", 2, quality=0.8), graded("R", 2, quality=0.7), unusable("R", BAD), unfinished("R")]
+    eye = right_eye(images, "standard")
+    assert (eye.quality, eye.images, eye.images_used) == (0.7, 4, 2)
+
+
+def test_quality_of_a_withheld_eye_is_that_of_its_worst_image() -> None:
+    eye = right_eye([graded("R", 0, quality=0.8), unusable("R", BAD)], "standard")
+    assert (eye.reason_code, eye.quality, eye.images, eye.images_used) == (BAD, 0.2, 2, 1)
 
 
 def test_eyes_are_those_with_images_the_right_one_first() -> None:

@@ -191,6 +191,7 @@ def upgrade() -> None:
         sa.Column("patient_key", sa.String(length=64), nullable=False),
         sa.Column("calling_ae", sa.String(length=16), nullable=False),
         sa.Column("association_id", sa.String(length=32), nullable=True),
+        sa.Column("content_version", sa.Integer(), nullable=False),
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("state", sa.String(length=48), nullable=False),
@@ -274,6 +275,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("state = 'WRITTEN'"),
         postgresql_where=sa.text("state = 'WRITTEN'"),
     )
+    op.create_index("ix_reports_written_at", "reports", ["written_at"], unique=False)
     op.create_table(
         "deliveries",
         sa.Column("id", sa.Integer(), nullable=False),

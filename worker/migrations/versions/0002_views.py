@@ -44,6 +44,7 @@ CALL = {
     "HEX4": rf"\bHEX4\({ARGUMENT}\)",
     "FIRST_OF_FIRST": rf"\bFIRST_OF_FIRST\({ARGUMENT}\)",
     "DELIVERED_AT": rf"\bDELIVERED_AT\({ARGUMENT}\)",
+    "DELIVERED_BEFORE": rf"\bDELIVERED_BEFORE\({ARGUMENT}\)",
 }
 # When the last required destination accepted a report; NULL while one is missing, or none is required.
 DELIVERED_AT = r"""(
@@ -53,6 +54,12 @@ DELIVERED_AT = r"""(
     END
     FROM deliveries d
     WHERE d.report_id = \1 AND d.required
+)"""
+# What destinations hold of a study that is withheld now; NULL when they hold nothing.
+DELIVERED_BEFORE = r"""(
+    SELECT 'report revision ' || MAX(r.revision) || ' was delivered before, and stands at its destination'
+    FROM reports r JOIN deliveries d ON d.report_id = r.id
+    WHERE r.study_id = \1 AND d.state IN ('ACCEPTED', 'COMMITTED')
 )"""
 
 VIEWS = {
@@ -95,8 +102,9 @@ SELECT
 FROM instances i
 JOIN studies s ON s.id = i.study_id
 LEFT JOIN bundles b ON b.active
-LEFT JOIN findings f ON f.instance_id = i.id AND f.bundle_pk = b.id
+LEFT JOIN findings f ON f.instance_id = i.id AND f.bundle_pk = b.id AND i.state = 'ANALYSED'
 LEFT JOIN reports r ON r.study_id = i.study_id AND r.bundle_pk = b.id AND r.state = 'WRITTEN'
+    AND r.content_version >= i.content_version
 """,
     "v_eye_results": """
 SELECT
@@ -237,7 +245,7 @@ SELECT
     b.bundle_id
 FROM findings f
 JOIN bundles b ON b.id = f.bundle_pk AND b.active
-JOIN instances i ON i.id = f.instance_id
+JOIN instances i ON i.id = f.instance_id AND i.state = 'ANALYSED'
 GROUP BY i.camera, DAY(i.received_at), b.bundle_id
 """,
     "v_failures": """
@@ -246,19 +254,30 @@ SELECT 'image_refused' AS kind, s.study_instance_uid, i.sop_instance_uid, s.acce
     COALESCE(i.analysed_at, i.received_at) AS since
 FROM instances i JOIN studies s ON s.id = i.study_id WHERE i.state = 'REFUSED'
 UNION ALL
-SELECT 'study_withheld', study_instance_uid, NULL, accession_number,
-    NULL, withheld_reason, NULL, last_image_at
-FROM studies WHERE withheld_reason IS NOT NULL
+SELECT 'study_withheld', s.study_instance_uid, NULL, s.accession_number,
+    NULL, s.withheld_reason, DELIVERED_BEFORE(s.id), s.last_image_at
+FROM studies s WHERE s.withheld_reason IS NOT NULL
 UNION ALL
 SELECT 'study_overdue', study_instance_uid, NULL, accession_number, NULL, NULL, last_error, report_deadline_at
 FROM studies
 WHERE state = 'CLOSED' AND reported_version < content_version AND withheld_reason IS NULL
     AND report_deadline_at <= NOW()
 UNION ALL
+SELECT 'report_failing', study_instance_uid, NULL, accession_number, NULL, NULL, last_error, closed_at
+FROM studies
+WHERE state = 'CLOSED' AND reported_version < content_version AND withheld_reason IS NULL
+    AND attempts >= 3 AND (report_deadline_at IS NULL OR report_deadline_at > NOW())
+UNION ALL
 SELECT 'delivery_dead', s.study_instance_uid, r.sop_instance_uid, s.accession_number,
     d.destination, d.reason_code, d.reason_detail, d.due_at
 FROM deliveries d JOIN reports r ON r.id = d.report_id JOIN studies s ON s.id = r.study_id
 WHERE d.state = 'DEAD' AND r.state = 'WRITTEN'
+UNION ALL
+SELECT 'delivery_overdue', s.study_instance_uid, r.sop_instance_uid, s.accession_number,
+    d.destination, d.reason_code, d.reason_detail, d.created_at
+FROM deliveries d JOIN reports r ON r.id = d.report_id JOIN studies s ON s.id = r.study_id
+WHERE d.state = 'PENDING' AND r.state = 'WRITTEN' AND s.withheld_reason IS NULL
+    AND SECONDS(d.created_at, NOW()) > 900
 """,
     "v_rejections": """
 SELECT
@@ -297,7 +316,7 @@ JOIN bundles b ON b.id = r.bundle_pk
 
 def _in_words_of(dialect: str, query: str) -> str:
     """Put the functions in capitals in one database's words; NOW last, as it may be another's argument."""
-    spelling = {"DELIVERED_AT": DELIVERED_AT, **SPELLING[dialect]}
+    spelling = {"DELIVERED_AT": DELIVERED_AT, "DELIVERED_BEFORE": DELIVERED_BEFORE, **SPELLING[dialect]}
     for name in sorted(CALL, key="NOW".__eq__):
         query = re.sub(CALL[name], spelling[name], query)
     return query.strip()
