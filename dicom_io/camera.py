@@ -60,12 +60,16 @@ class CameraRules:
 
     Attributes:
         digest: SHA-256 over the rules' content; comments and layout do not count.
+        ask_for_calling_ae: Whether any rule looks at who sent the image.
     """
 
     def __init__(self, rules: Sequence[CameraRule]) -> None:
         self._rules = tuple(rules)
         content = json.dumps([rule.as_data() for rule in self._rules], sort_keys=True)
         self.digest = hashlib.sha256(content.encode()).hexdigest()
+        self.ask_for_calling_ae = any(
+            condition.field == "calling_ae" for rule in self._rules for condition in rule.conditions
+        )
 
     @classmethod
     def load(cls, path: Path | None = None) -> CameraRules:

@@ -27,7 +27,8 @@ _TEXT_VR = ("IS", "DS", "LO", "SH", "CS", "ST", "LT")
 
 def raw_bytes(ds: Dataset, tag: int) -> bytes:
     """Encoded value of `tag`, empty when it is absent or a sequence."""
-    element = ds.get_item(BaseTag(tag))
+    # Not read later: what the library has not read is empty, of a VR that it may not know.
+    element = ds.get_item(BaseTag(tag), keep_deferred=True)
     value = element.value if isinstance(element, RawDataElement | DataElement) else None
     if isinstance(value, bytes):
         return value

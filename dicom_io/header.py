@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pydicom.dataset import Dataset
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from dicom_io.dataset import ParsedObject, parse_object
+from dicom_io.dataset import parse_object
 from dicom_io.elements import codes, integer_string, readable_items, text, texts, uid, unsigned
 from dicom_io.errors import IdentifierMissingError
 from dicom_io.illumination import not_colour, not_retinal
 from dicom_io.laterality import UNREADABLE, Laterality, LateralityReading, read_laterality
+from dicom_io.pixel_digest import pixel_digest
+from dicom_io.report_header import COPIED_TAGS, copied_values
 
 __all__ = [
     "MAXIMUM_FRAMES",
@@ -21,13 +24,13 @@ __all__ = [
     "Laterality",
     "LateralityReading",
     "colour_refusal",
+    "decisive_content",
     "read_header",
 ]
 
 MAXIMUM_FRAMES = 1024
 """More frames than this are not listed one by one; `pixels` refuses such an object."""
 
-_HASH_BLOCK = 1 << 20
 _IMAGE_LATERALITY, _LATERALITY, _FRAME_LATERALITY = 0x00200062, 0x00200060, 0x00209072
 _SHARED_GROUPS, _PER_FRAME_GROUPS, _FRAME_ANATOMY = 0x52009229, 0x52009230, 0x00209071
 _DEVICE_TYPE, _ILLUMINATION = 0x00220015, 0x00220016
@@ -39,8 +42,15 @@ _WANTED = (
     0x0020000E, _LATERALITY, _IMAGE_LATERALITY, 0x00201208, _DEVICE_TYPE, _ILLUMINATION,
     _LIGHT_PATH_FILTERS, _IMAGE_PATH_FILTERS, _CHANNELS, _CONTRAST_AGENTS, 0x00280002, 0x00280004,
     0x00280006, 0x00280008, 0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280301, 0x00401003,
-    _SHARED_GROUPS, _PER_FRAME_GROUPS,
+    _SHARED_GROUPS, _PER_FRAME_GROUPS, *COPIED_TAGS,
 )  # fmt: skip
+_NOT_DECISIVE = (
+    "acquisition_datetime", "burned_in_annotation", "modality", "pixel_sha256", "related_instances",
+    "requested_priority",
+)  # fmt: skip
+"""What neither the analysis nor the report depends on."""
+_SAME_ENCODING = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
+"""The same Pixel Data value means the same picture in these (PS3.5 annex A)."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +91,8 @@ class FundusHeader:
         requested_priority: (0040,1003).
         related_instances: (0020,1208), None when absent.
         acquisition_datetime: (0008,002A), else (0008,0022) and (0008,0032) joined.
-        pixel_sha256: Digest over the bytes from the Pixel Data element to the end of the data set;
-            None without pixel data.
+        pixel_sha256: Digest over the value of Pixel Data (`pixel_digest`); None without pixel data.
+        copied: What a report copies from this header, as canonical JSON; kept out of `repr`.
     """
 
     sop_class_uid: str
@@ -119,6 +129,7 @@ class FundusHeader:
     related_instances: int | None = None
     acquisition_datetime: str = ""
     pixel_sha256: str | None = None
+    copied: str = field(default="", repr=False)
 
 
 def read_header(path: Path) -> FundusHeader:
@@ -133,7 +144,21 @@ def read_header(path: Path) -> FundusHeader:
     """
     with path.open("rb") as file:
         parsed = parse_object(file, _WANTED)
-        return _header(parsed.dataset, parsed.transfer_syntax_uid, _pixel_digest(parsed))
+        return _header(parsed.dataset, parsed.transfer_syntax_uid, pixel_digest(parsed))
+
+
+def decisive_content(header: FundusHeader) -> str:
+    """Everything of a header that the analysis of its pixels or the report depends on, as canonical text.
+
+    Two headers of the same pixels with equal content lead to the same findings and the same report. It
+    identifies the patient: it may be kept as a keyed digest only.
+    """
+    values = asdict(header)
+    for name in _NOT_DECISIVE:
+        del values[name]
+    if header.transfer_syntax_uid in _SAME_ENCODING:
+        values["transfer_syntax_uid"] = "uncompressed, little endian"
+    return json.dumps(values, sort_keys=True)
 
 
 def colour_refusal(header: FundusHeader) -> str | None:
@@ -197,6 +222,7 @@ def _header(ds: Dataset, transfer_syntax_uid: str, pixel_sha256: str | None) -> 
         related_instances=related or None,
         acquisition_datetime=text(ds, 0x0008002A) or text(ds, 0x00080022) + text(ds, 0x00080032),
         pixel_sha256=pixel_sha256,
+        copied=copied_values(ds),
     )
 
 
@@ -236,14 +262,3 @@ def _frame_statements(groups: list[Dataset] | None) -> Iterator[str]:
             yield UNREADABLE
         for anatomy in anatomies or ():
             yield from texts(anatomy, _FRAME_LATERALITY)
-
-
-def _pixel_digest(parsed: ParsedObject) -> str | None:
-    """SHA-256 from the Pixel Data element, where the parser stopped, to the end."""
-    element = parsed.pixel_element()
-    if element is None or element[1] == 0:
-        return None
-    digest = hashlib.sha256(element[0])
-    while block := parsed.stream.read(_HASH_BLOCK):
-        digest.update(block)
-    return digest.hexdigest()

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 from types import MappingProxyType
 
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 from dicom_io.elements import items, uid
 from dicom_io.errors import ReportBuildError
@@ -83,6 +84,15 @@ _LEFT_OUT_WHEN_UNKNOWN: Mapping[str, Callable[[str], bool]] = MappingProxyType(
 )
 """Type 3 attributes, also of the Patient Study module (C.7.2.2), that a PACS matches or shows."""
 
+_ISSUER_OF_ACCESSION_NUMBER, _TIMEZONE_OFFSET = 0x00080051, 0x00080201
+
+COPIED_TAGS = (
+    *(int(Tag(keyword)) for keyword in (*_EMPTY_WHEN_UNKNOWN, *_LEFT_OUT_WHEN_UNKNOWN)),
+    _ISSUER_OF_ACCESSION_NUMBER,
+    _TIMEZONE_OFFSET,
+)
+"""Elements that a report copies from a photograph's header or interprets its times by."""
+
 _ENTITY_ID_TYPES = ("DNS", "EUI64", "ISO", "URI", "UUID", "X400", "X500")
 
 
@@ -112,6 +122,15 @@ def patient_and_study(evidence: Sequence[Dataset]) -> Dataset:
     if issuer is not None and header.AccessionNumber:
         header.IssuerOfAccessionNumberSequence = [issuer]
     return header
+
+
+def copied_values(ds: Dataset) -> str:
+    """Return what a report of this photograph alone would copy from its header, as canonical JSON."""
+    copied = patient_and_study([ds])
+    offset = utc_offset([ds])
+    if offset is not None:
+        copied.TimezoneOffsetFromUTC = offset
+    return copied.to_json()
 
 
 def utc_offset(evidence: Sequence[Dataset]) -> str | None:
@@ -155,7 +174,7 @@ def _legal_values(evidence: Iterable[Dataset], keyword: str, legal: Callable[[st
 def _accession_issuer(evidence: Sequence[Dataset]) -> Dataset | None:
     """Return the first legal item of Issuer of Accession Number Sequence (PS3.3 table 10-17)."""
     for ds in evidence:
-        for item in items(ds, 0x00080051)[:1]:
+        for item in items(ds, _ISSUER_OF_ACCESSION_NUMBER)[:1]:
             issuer = _entity(item)
             if issuer:
                 return issuer

@@ -21,7 +21,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from dicom_io.errors import SpoolDamagedError, SpoolFullError
@@ -38,11 +38,13 @@ class SpooledFile:
         relative_path: Path below the spool's root, with forward slashes.
         sha256: Lower-case hexadecimal SHA-256 of the content.
         size_bytes: Length of the content.
+        new: Whether the `place` that returned this put the file there, so that it is not durable yet.
     """
 
     relative_path: str
     sha256: str
     size_bytes: int
+    new: bool = field(default=False, compare=False, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class Spool:
         """Move a complete temporary file of the spool's file system to its final name.
 
         Idempotent: identical content that is there already stays, since replacing a durable file by
-        one that is not would lose it in a crash; a damaged one is replaced.
+        one that is not would lose it in a crash; a damaged one is replaced. It gets a new time of
+        modification, which keeps `discard_unchanged` away from it.
         Nothing is synced; the object may be acknowledged only after `sync`.
 
         Raises:
@@ -103,18 +106,23 @@ class Spool:
         digest, size = _digest(temporary)
         relative = f"objects/{digest[:2]}/{digest}{_SUFFIX}"
         final = self._root / relative
+        new = True
         with _room():
-            if not final.exists():
+            if not _touched(final):
                 temporary.rename(final)
             elif _digest(final) == (digest, size):
                 temporary.unlink()
+                new = False
             else:
                 _fsync(temporary)
                 temporary.rename(final)
-        return SpooledFile(relative, digest, size)
+        return SpooledFile(relative, digest, size, new=new)
 
     def sync(self, spooled: SpooledFile) -> None:
         """Make a placed file durable: its content, its name, and its folder's name.
+
+        A new file that cannot be made durable is removed: after a failed sync the system takes its content
+        for written, so that a later sync of the same file would succeed without writing anything.
 
         Raises:
             SpoolDamagedError: When the file is gone.
@@ -124,20 +132,27 @@ class Spool:
         with _room():
             try:
                 _fsync(final)
+                _fsync(final.parent)
             except FileNotFoundError:
                 raise SpoolDamagedError(f"{spooled.relative_path} is not in the spool") from None
-            _fsync(final.parent)
+            except OSError:
+                if spooled.new:
+                    final.unlink(missing_ok=True)
+                raise
 
     def read_verified(self, spooled_path: str, sha256: str) -> bytes:
         """Content of a spooled file, checked against its digest.
 
         Raises:
-            SpoolDamagedError: When the file is missing, unreadable or has other bytes.
+            SpoolDamagedError: When the file is missing or has other bytes.
+            OSError: When the device or the process cannot read now; the file may be sound.
         """
         try:
             content = self.path(spooled_path).read_bytes()
-        except OSError as error:
-            raise SpoolDamagedError(f"{spooled_path} cannot be read: {error.strerror}") from error
+        except FileNotFoundError as error:
+            if not self._objects.is_dir():
+                raise OSError(errno.ESTALE, "the spool itself is missing; is it mounted?") from error
+            raise SpoolDamagedError(f"{spooled_path} is not in the spool") from error
         if hashlib.sha256(content).hexdigest() != sha256:
             raise SpoolDamagedError(f"{spooled_path} does not have the bytes that were acknowledged")
         return content
@@ -185,6 +200,14 @@ class Spool:
         """Remove a file; nothing happens when it is gone already."""
         self.path(relative_path).unlink(missing_ok=True)
 
+    def discard_unchanged(self, found: StoredObject) -> bool:
+        """Remove an object unless it was placed again since it was listed; return whether it is gone."""
+        path = self.path(found.relative_path)
+        if _modified_at(path) not in (None, found.modified_at):
+            return False
+        path.unlink(missing_ok=True)
+        return True
+
     def stale_incoming(self, older_than_s: float) -> Iterator[Path]:
         """Temporary files untouched for `older_than_s` seconds: left by a process that died."""
         limit = time.time() - older_than_s
@@ -194,7 +217,7 @@ class Spool:
                 yield path
 
     def clock(self) -> float:
-        """Seconds since 1970 by the disk's clock, which a shared one need not have in common with this machine."""
+        """Seconds since 1970 by the disk's clock; a shared disk's need not be this machine's."""
         with tempfile.NamedTemporaryFile(dir=self.incoming, prefix="clock-") as file:
             return os.fstat(file.fileno()).st_mtime
 
@@ -204,7 +227,7 @@ class Spool:
             yield folder.name, folder.stat().st_mtime_ns
 
     def objects(self, folder_name: str | None = None) -> Iterator[StoredObject]:
-        """Every object under its final name, of one folder or of all: for the sweep that looks for orphans."""
+        """Every object under its final name, of one folder or of all; for the sweep's orphans."""
         folders = self._objects.iterdir() if folder_name is None else [self._objects / folder_name]
         for folder in sorted(folders):
             for path in sorted(folder.glob(f"*{_SUFFIX}")):
@@ -231,6 +254,15 @@ def _room() -> Iterator[None]:
         if error.errno in _OUT_OF_ROOM:
             raise SpoolFullError(f"the spool has no room: {error.strerror}") from error
         raise
+
+
+def _touched(path: Path) -> bool:
+    """Set a file's time of modification to now; say whether there is one."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _digest(path: Path) -> tuple[str, int]:

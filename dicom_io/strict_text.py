@@ -46,8 +46,7 @@ def strict_text(ds: Dataset, keyword: str) -> str | None:
 
 def _encodings(ds: Dataset) -> list[str]:
     """Python's names of the declared character sets; LookupError for one that DICOM does not define."""
-    declared = ds.get("SpecificCharacterSet") or ""
-    names = [declared] if isinstance(declared, str) else list(declared)
+    names = [name.strip(_PADDING) for name in raw_bytes(ds, 0x00080005).decode("latin_1").split("\\")]
     return ["ascii" if name in _ASCII_NAMES else charset.python_encoding[name] for name in names]
 
 

@@ -50,10 +50,20 @@ class Identity:
             raise IdentityKeyError(f"the identity key {path} can be read by others; run `chmod 600 {path}`")
         return cls(key)
 
-    def pseudonym(self, patient_id: str, issuer: str) -> str:
-        """Return 64 hexadecimal digits that stand for the patient (0010,0020) and its issuer (0010,0021)."""
-        message = f"{issuer.strip()}\x00{patient_id.strip()}".encode()
-        return hmac.new(self._key, message, hashlib.sha256).hexdigest()
+    def pseudonym(self, patient_id: str) -> str:
+        """Return 64 hexadecimal digits that stand for the patient's identifier (0010,0020)."""
+        return self._digest("patient", patient_id.strip())
+
+    def issuer_pseudonym(self, issuer: str) -> str | None:
+        """Return 64 hexadecimal digits that stand for the issuer (0010,0021); None without one."""
+        return self._digest("issuer", issuer.strip()) if issuer.strip() else None
+
+    def header_key(self, content: str) -> str:
+        """Return 64 hexadecimal digits that stand for a header's `decisive_content`."""
+        return self._digest("header", content)
+
+    def _digest(self, kind: str, text: str) -> str:
+        return hmac.new(self._key, f"{kind}\x00{text}".encode(), hashlib.sha256).hexdigest()
 
 
 def _make_key(path: Path) -> None:

@@ -12,8 +12,9 @@ from dataclasses import replace
 
 import structlog
 
-from dicom_io.errors import SpoolFullError, UnreadableObjectError
-from dicom_io.header import FundusHeader, read_header
+from dicom_io.camera import CameraMatch
+from dicom_io.errors import SpoolDamagedError, SpoolFullError, UnreadableObjectError
+from dicom_io.header import FundusHeader, decisive_content, read_header
 from dicom_io.listener import Caller, ReceivedObject, TurnedAway
 from dicom_io.spool import SpooledFile
 from worker.dispatch import Job
@@ -103,25 +104,37 @@ class MismatchError(UnreadableObjectError):
 
 
 def store(
-    runtime: Runtime, header: FundusHeader, spooled: SpooledFile, caller: Caller | None, dimse_priority: int
+    runtime: Runtime, header: FundusHeader, spooled: SpooledFile, caller: Caller, dimse_priority: int
 ) -> Recorded:
     """Make a spooled file durable together with its row, and wake its analysis.
 
     Raises:
         DatabaseError: The row was not written; the file, if it stays, is found by the sweep.
         SpoolFullError: The file could not be synced.
+        SpoolDamagedError: Somebody removed the file meanwhile.
     """
     image = new_image(runtime, header, spooled, caller, dimse_priority)
-    policy = runtime.closing_policy
-    if caller is None:  # an adopted file: there is no association whose end could close its study
-        policy = replace(policy, close_on="quiet")
-    committed = runtime.database.submit(intake.record, image, policy)
+    committed = runtime.database.submit(intake.record, image, runtime.closing_policy)
     runtime.spool.sync(spooled)
     recorded = committed.result()
-    if recorded.outcome is Outcome.UID_CONFLICT:
+    if not runtime.spool.path(spooled.relative_path).exists():
+        raise SpoolDamagedError(f"{spooled.relative_path} vanished while it was stored")
+    if recorded.outcome in (Outcome.UID_CONFLICT, Outcome.KEPT_ASIDE):
         runtime.spool.quarantine(spooled)
         log.error("uid_conflict", sop_instance_uid=header.sop_instance_uid, study=recorded.study_id)
     if recorded.analyse:
+        runtime.dispatcher.wake(Job.ANALYSE, recorded.instance_id, recorded.priority)
+    return recorded
+
+
+def adopt(runtime: Runtime, header: FundusHeader, spooled: SpooledFile) -> Recorded | None:
+    """Make a file that lies in the spool without a row into an image; None when its UID is known already."""
+    image = new_image(runtime, header, spooled, caller=None, dimse_priority=0)
+    # There is no association whose end could close its study.
+    policy = replace(runtime.closing_policy, close_on="quiet")
+    runtime.spool.sync(spooled)
+    recorded = runtime.database.write(intake.adopt, image, policy)
+    if recorded is not None:
         runtime.dispatcher.wake(Job.ANALYSE, recorded.instance_id, recorded.priority)
     return recorded
 
@@ -132,13 +145,16 @@ def new_image(
     """Tag the camera, choose the route, and gather what the row needs."""
     calling_ae = "" if caller is None else clean_text(caller.calling_ae, 16)
     match = runtime.rules.match(header, calling_ae)
+    if caller is None and runtime.rules.ask_for_calling_ae:
+        # Nobody knows which rule would have matched; the next copy from its sender tells.
+        match = CameraMatch(None, exact=False, rule=None)
     manifest = runtime.bundle.manifest
     route, adapter = choose_route(match, manifest.training_camera, manifest.adapters)
     return NewImage(
         study=StudyContent(
             study_instance_uid=header.study_instance_uid,
             accession_number=clean_text(header.accession_number, 64) or None,
-            patient_key=runtime.identity.pseudonym(header.patient_id, header.issuer_of_patient_id),
+            patient_key=runtime.identity.pseudonym(header.patient_id),
             priority=_REQUESTED.get(header.requested_priority, _DIMSE.get(dimse_priority, 2)),
             related_instances=min(header.related_instances or 0, _LARGEST) or None,
         ),
@@ -162,6 +178,8 @@ def new_image(
         route=route,
         adapter=adapter,
         lateralities=tuple((reading.value, reading.reason_code) for reading in header.laterality),
+        issuer_key=runtime.identity.issuer_pseudonym(header.issuer_of_patient_id),
+        header_key=runtime.identity.header_key(decisive_content(header)),
         calling_ae=calling_ae,
         association=None if caller is None else _association(runtime, caller),
     )

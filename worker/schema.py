@@ -163,6 +163,8 @@ class Process(Base):
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime]
     stopped_at: Mapped[datetime | None]
+    bundle_pk: Mapped[int | None] = mapped_column(ForeignKey("bundles.id"))
+    """The models that it analyses with; None when it analyses nothing."""
 
 
 class Lease(Base):
@@ -298,10 +300,14 @@ class Instance(Base):
     lateralities: Mapped[list[Any]]
     """One [value, reason_code] a frame: ["R", null], [null, "LATERALITY_UNKNOWN"]."""
     patient_key: Mapped[str] = mapped_column(HASH)
+    issuer_key: Mapped[str | None] = mapped_column(HASH)
+    """Who issued the patient's identifier; two of them are two patients. NULL: not stated."""
+    header_key: Mapped[str] = mapped_column(HASH)
+    """Keyed digest of all of the header that the analysis or the report depends on."""
     calling_ae: Mapped[str] = mapped_column(AE_TITLE)
     association_id: Mapped[str | None] = mapped_column(String(32))
     content_version: Mapped[int] = mapped_column(default=0)
-    """The study's `content_version` that its last change made: a report of that, or of a later one, covers it."""
+    """The study's `content_version` of its last change: a report of that, or of a later one, covers it."""
     priority: Mapped[int]
     received_at: Mapped[datetime]
     state: Mapped[str] = mapped_column(CODE)
@@ -336,7 +342,10 @@ class Instance(Base):
 
 
 class HeaderVersion(Base):
-    """Every header an instance came with; the highest version is the current one."""
+    """Every header an instance came with; the highest version is the current one.
+
+    A version that is sent again after another one is a new version of the same bytes.
+    """
 
     __tablename__ = "header_versions"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -349,10 +358,7 @@ class HeaderVersion(Base):
     lateralities: Mapped[list[Any]]
     received_at: Mapped[datetime]
 
-    __table_args__ = (
-        UniqueConstraint("instance_id", "version", name="uq_header_versions_version"),
-        UniqueConstraint("instance_id", "sha256", name="uq_header_versions_sha256"),
-    )
+    __table_args__ = (UniqueConstraint("instance_id", "version", name="uq_header_versions_version"),)
 
 
 class Quarantined(Base):
@@ -366,6 +372,8 @@ class Quarantined(Base):
     reason_code: Mapped[str] = mapped_column(CODE)
     calling_ae: Mapped[str] = mapped_column(AE_TITLE)
     received_at: Mapped[datetime]
+    resolved_at: Mapped[datetime | None]
+    """When a person decided that the first object counts; NULL: the conflict stands."""
 
     __table_args__ = (UniqueConstraint("instance_id", "sha256", name="uq_quarantined_sha256"),)
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import psutil
@@ -18,18 +17,21 @@ from sqlalchemy import Connection
 
 from dicom_io.errors import DicomIoError
 from dicom_io.header import read_header
-from dicom_io.spool import SpooledFile, StoredObject
+from dicom_io.spool import StoredObject
 from worker.delivery import add_missing
 from worker.dispatch import Job
-from worker.intake import store
+from worker.errors import DatabaseError
+from worker.intake import adopt
 from worker.runtime import Runtime
 from worker.store import deliveries, images, leases, processes, studies
 
 log = structlog.get_logger(__name__)
 SILENT_S = 60.0
 """A process not seen for so long is dead: what it held is released."""
-ORPHAN_AGE_S = 60.0
-"""A file younger than this may be on its way to its row."""
+ORPHAN_AGE_S = 600.0
+"""A file younger than this may be on its way to its row; ample, because clocks jump and disks stall."""
+HALF_RECEIVED_AGE_S = 3600.0
+"""A file in reception that has not grown for so long is nobody's: no association may be silent so long."""
 _ORPHAN_LEASE_S = 600.0
 
 
@@ -114,21 +116,34 @@ def adopt_orphans(runtime: Runtime) -> int:
     """Give files without a row their row, and delete what reception left half done; return how many adopted.
 
     A file gets here when the process died between rename and commit. Its sender was not told that we have it
-    and will most likely send it again; adopting it loses nothing and doubles nothing, because it is the same
-    object under the same UID.
+    and will most likely send it again. It becomes an image only when its UID is unknown: what came under that
+    UID since was acknowledged, and is newer.
     """
     token = runtime.database.write(leases.acquire, "orphans", runtime.process_id, _ORPHAN_LEASE_S)
     if token is None:
         return 0
     try:
-        for path in runtime.spool.stale_incoming(ORPHAN_AGE_S):
+        for path in runtime.spool.stale_incoming(HALF_RECEIVED_AGE_S):
             path.unlink(missing_ok=True)
             log.warning("half_received_file_deleted", file=path.name)
-        oldest = time.time() - ORPHAN_AGE_S
-        old = (each for each in runtime.spool.objects() if each.modified_at < oldest)
-        return sum(_adopt_unknown(runtime, group) for group in _groups(old, 500))
+        oldest = runtime.spool.clock() - ORPHAN_AGE_S  # the files' own clock: this machine's may be another's
+        return sum(
+            _look_through(runtime, folder, changed_ns, oldest)
+            for folder, changed_ns in runtime.spool.folders()
+            if runtime.settled_folders.get(folder) != changed_ns
+        )
     finally:
         runtime.database.write(leases.release, "orphans", token)
+
+
+def _look_through(runtime: Runtime, folder: str, changed_ns: int, oldest: float) -> int:
+    """Put one folder right; remember it when nothing in it has to be looked at again before it changes."""
+    files = list(runtime.spool.objects(folder))
+    old = [each for each in files if each.modified_at < oldest]
+    outcomes = [outcome for group in _groups(iter(old), 500) for outcome in _adopt_group(runtime, group)]
+    if len(old) == len(files) and changed_ns < oldest * 1e9 and None not in outcomes:
+        runtime.settled_folders[folder] = changed_ns
+    return outcomes.count(True)
 
 
 def _groups(files: Iterator[StoredObject], size: int) -> Iterator[list[StoredObject]]:
@@ -136,23 +151,46 @@ def _groups(files: Iterator[StoredObject], size: int) -> Iterator[list[StoredObj
         yield group
 
 
-def _adopt_unknown(runtime: Runtime, group: Sequence[SpooledFile]) -> int:
+def _adopt_group(runtime: Runtime, group: Sequence[StoredObject]) -> list[bool | None]:
+    """Put files right that have no row; return for each whether it was adopted, None when it was left."""
     known = runtime.database.read(images.known_hashes, [each.sha256 for each in group])
-    return sum(_adopt(runtime, each) for each in _unknown(group, known))
+    unknown = [each for each in group if each.sha256 not in known]
+    aside = runtime.database.read(images.quarantined_hashes, [each.sha256 for each in unknown])
+    return [_put_right(runtime, each, aside=each.sha256 in aside) for each in unknown]
 
 
-def _unknown(group: Iterable[SpooledFile], known: set[str]) -> list[SpooledFile]:
-    return [each for each in group if each.sha256 not in known]
-
-
-def _adopt(runtime: Runtime, spooled: SpooledFile) -> bool:
+def _put_right(runtime: Runtime, found: StoredObject, *, aside: bool) -> bool | None:
+    """Adopt, quarantine or discard one file; one that cannot be handled keeps no other from its turn."""
     try:
-        runtime.spool.read_verified(spooled.relative_path, spooled.sha256)
-        header = read_header(runtime.spool.path(spooled.relative_path))
+        if aside:
+            runtime.spool.quarantine(found)
+            log.warning("conflict_quarantined", file=found.relative_path)
+            return False
+        return _adopt(runtime, found)
+    except DatabaseError:
+        raise  # no file's fault
+    except Exception as error:  # whatever it is: the other files have to come to their rows
+        log.error("orphan_left", file=found.relative_path, error=type(error).__name__)
+        return None
+
+
+def _adopt(runtime: Runtime, found: StoredObject) -> bool:
+    try:
+        runtime.spool.read_verified(found.relative_path, found.sha256)
+        header = read_header(runtime.spool.path(found.relative_path))
     except DicomIoError as error:
-        log.warning("orphan_discarded", file=spooled.relative_path, error=str(error))
-        runtime.spool.discard(spooled.relative_path)
+        _discard(runtime, found, error.reason_code)
         return False
-    recorded = store(runtime, header, spooled, caller=None, dimse_priority=0)
-    log.info("orphan_adopted", sop_instance_uid=header.sop_instance_uid, outcome=str(recorded.outcome))
+    recorded = adopt(runtime, header, found)
+    if recorded is None:
+        _discard(runtime, found, "SOP instance UID is known", sop_instance_uid=header.sop_instance_uid)
+        return False
+    log.info("orphan_adopted", sop_instance_uid=header.sop_instance_uid, instance=recorded.instance_id)
     return True
+
+
+def _discard(runtime: Runtime, found: StoredObject, reason: str, **about: str) -> None:
+    """Delete a file that was never acknowledged, unless it became somebody's while we looked at it."""
+    referred_to = runtime.database.read(images.known_hashes, [found.sha256])
+    if not referred_to and runtime.spool.discard_unchanged(found):
+        log.warning("orphan_discarded", file=found.relative_path, reason=reason, **about)

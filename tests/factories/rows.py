@@ -96,6 +96,7 @@ class Rows:
             "route": "labelled",
             "lateralities": [["R", None]],
             "patient_key": "0" * 64,
+            "header_key": "0" * 64,
             "calling_ae": "ROUTER",
             "priority": 1,
             "received_at": START,

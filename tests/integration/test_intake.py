@@ -24,7 +24,7 @@ from factories.runtime import (
     woken,
 )
 from pydicom import dcmread
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 
 from dicom_io.listener import TurnedAway
 from worker.dispatch import Job
@@ -32,6 +32,7 @@ from worker.errors import DatabaseUnreachableError
 from worker.intake import Intake
 from worker.runtime import Runtime
 from worker.store import images
+from worker.store.intake import conflicts, keep_first
 
 STUDY, OTHER_STUDY = "1.2.3.4", "1.2.3.5"
 
@@ -130,7 +131,7 @@ class TestSamePixelsOtherHeader:
         # When the side is corrected
         assert offer(runtime, _fundus(laterality="L")) == 0
         assert value(runtime, "SELECT state FROM studies") == "OPEN"
-        assert value(runtime, "SELECT state FROM instances") == "ANALYSED"
+        assert value(runtime, "SELECT state FROM instances") == "RECEIVED"
         run_to_report(runtime)
         # Then the second revision says so, and names the first
         revisions = rows(runtime, "SELECT revision, state, predecessor_id FROM reports ORDER BY id")
@@ -185,6 +186,79 @@ class TestSamePixelsOtherHeader:
         assert found["content_version"] == found["reported_version"]
         assert found["claim_token"] is None
 
+    def test_a_correction_is_taken_back_by_sending_the_earlier_version_again(self, runtime: Runtime) -> None:
+        # Given a right eye that was wrongly corrected to a left one
+        right, left = _fundus(laterality="R"), _fundus(laterality="L")
+        for ds in (right, left):
+            assert offer(runtime, ds) == 0
+            run_to_report(runtime)
+        # When the first version is sent again, twice
+        assert offer(runtime, right) == 0
+        run_to_report(runtime)
+        assert offer(runtime, right, peer=caller(2)) == 0
+        run_to_report(runtime)
+        # Then it counts, and the second time changed nothing
+        assert value(runtime, "SELECT laterality FROM v_eye_results") == "R"
+        assert value(runtime, "SELECT max(revision) FROM reports") == 3
+        versions = rows(runtime, "SELECT version, sha256 FROM header_versions ORDER BY version")
+        assert [each["version"] for each in versions] == [1, 2, 3]
+        assert versions[0]["sha256"] == versions[2]["sha256"] != versions[1]["sha256"]
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"ImageType": ["ORIGINAL", "PRIMARY", "", "RED FREE"]}, {"PhotometricInterpretation": "RGB"}],
+    )
+    def test_whatever_decides_on_the_reading_means_another_analysis(
+        self, runtime: Runtime, change: dict[str, Any]
+    ) -> None:
+        offer(runtime, _fundus(grade=0))
+        run_to_report(runtime)
+        offer(runtime, _fundus(grade=0, **change))
+        assert value(runtime, "SELECT state FROM instances") == "RECEIVED"
+        run_to_report(runtime)
+        assert value(runtime, "SELECT max(revision) FROM reports") == 2
+
+    def test_a_picture_that_turns_out_to_be_red_free_has_no_grade_any_more(self, runtime: Runtime) -> None:
+        offer(runtime, _fundus(grade=0))
+        run_to_report(runtime)
+        assert value(runtime, "SELECT grade FROM v_eye_results") == 0
+        offer(runtime, _fundus(grade=0, ImageType=["ORIGINAL", "PRIMARY", "", "RED FREE"]))
+        run_to_report(runtime)
+        assert value(runtime, "SELECT reason_code FROM instances") == "NOT_COLOUR"
+        assert [each["grade"] for each in rows(runtime, "SELECT grade FROM v_eye_results")] in ([], [None])
+
+    @pytest.mark.parametrize(
+        ("keyword", "wrong", "right"),
+        [
+            ("PatientName", "Wrong^Name", "Right^Name"),
+            ("PatientBirthDate", "19500101", "19500102"),
+            ("PatientSex", "M", "F"),
+            ("StudyDescription", "wrong", "right"),
+        ],
+    )
+    def test_a_correction_of_anything_that_the_report_copies_is_reported(
+        self, tmp_path: Path, keyword: str, wrong: str, right: str
+    ) -> None:
+        runtime = make_runtime(tmp_path)
+        offer(runtime, _fundus(**{keyword: wrong}))
+        run_to_report(runtime)
+        offer(runtime, _fundus(**{keyword: right}))
+        run_to_report(runtime)
+        assert str(_current_report(runtime)[keyword].value) == right
+        runtime.close()
+
+    def test_another_encoding_of_the_same_is_a_version_and_nothing_else(self, runtime: Runtime) -> None:
+        # Given an object from the camera, reported
+        offer(runtime, _fundus(grade=0, transfer_syntax=ExplicitVRLittleEndian))
+        run_to_report(runtime)
+        # When the archive sends it on in another encoding
+        assert offer(runtime, _fundus(grade=0, transfer_syntax=ImplicitVRLittleEndian)) == 0
+        run_to_report(runtime)
+        # Then it is known as the same
+        assert value(runtime, "SELECT withheld_reason FROM studies") is None
+        assert value(runtime, "SELECT header_version FROM instances") == 2
+        assert value(runtime, "SELECT count(*) FROM reports") == 1
+
     def test_another_camera_means_another_analysis(self, runtime: Runtime) -> None:
         # Given an image read as one of the labelled camera
         offer(runtime, _fundus(grade=1))
@@ -236,9 +310,34 @@ class TestOtherPixels:
         run_to_report(runtime)
         assert value(runtime, "SELECT withheld_reason FROM studies") == "UID_CONFLICT"
         assert value(runtime, "SELECT count(*) FROM reports") == 0
-        # And the same once more makes no new row
-        assert offer(runtime, _fundus(grade=4)) == 0
-        assert value(runtime, "SELECT count(*) FROM quarantined") <= 2
+        # And the same bytes once more are kept aside too, without a new row or a second file
+        again = dcmread(runtime.spool.path(aside["spool_path"]))
+        assert offer(runtime, again) == 0
+        assert not list(Path(runtime.spool.path("objects")).rglob(f"{aside['sha256']}*"))
+        assert value(runtime, "SELECT count(*) FROM quarantined") == 1
+
+    def test_a_person_may_decide_that_the_first_one_counts(self, runtime: Runtime) -> None:
+        # Given a conflict that came after the report
+        offer(runtime, _fundus(grade=0))
+        run_to_report(runtime)
+        offer(runtime, _fundus(grade=4))
+        aside = row(runtime, "SELECT spool_path, resolved_at FROM quarantined")
+        assert aside["resolved_at"] is None
+        # When a person decides
+        found = runtime.database.read(
+            lambda tx: conflicts(tx, sop_instance_uid="1.2.3.4.1", study_instance_uid=STUDY)
+        )
+        assert runtime.database.write(keep_first, found, runtime.closing_policy) == 1
+        run_to_report(runtime)
+        # Then the first one is reported, and the other stays as a record
+        assert value(runtime, "SELECT withheld_reason FROM studies") is None
+        studies = row(runtime, "SELECT content_version, reported_version FROM studies")
+        assert studies["content_version"] == studies["reported_version"]
+        assert value(runtime, "SELECT grade FROM v_eye_results") == 0
+        assert value(runtime, "SELECT resolved_at FROM quarantined") is not None
+        # And the other one sent again changes nothing
+        assert offer(runtime, dcmread(runtime.spool.path(aside["spool_path"]))) == 0
+        assert value(runtime, "SELECT withheld_reason FROM studies") is None
 
     def test_a_report_that_is_being_written_is_not_finished(self, runtime: Runtime) -> None:
         # Given a conflict that comes while the report is built
@@ -270,6 +369,13 @@ class TestPatientConflict:
         # Then the report is written
         assert value(runtime, "SELECT withheld_reason FROM studies") is None
         assert value(runtime, "SELECT count(*) FROM v_eye_results") == 2
+
+    def test_one_who_issued_the_identifier_is_compared_where_it_is_stated(self, runtime: Runtime) -> None:
+        offer(runtime, _fundus("1.2.3.4.1", IssuerOfPatientID="HOSPITAL"))
+        offer(runtime, _fundus("1.2.3.4.2", laterality="L"))
+        assert value(runtime, "SELECT withheld_reason FROM studies") is None
+        offer(runtime, _fundus("1.2.3.4.3", laterality="L", IssuerOfPatientID="OTHER"))
+        assert value(runtime, "SELECT withheld_reason FROM studies") == "PATIENT_CONFLICT"
 
     def test_no_table_holds_the_identity(self, runtime: Runtime) -> None:
         offer(runtime, _fundus(patient_id="PATIENT7", patient_name="Doe^Jane"))
@@ -312,6 +418,20 @@ class TestAtOnce:
             assert list(pool.map(lambda ds: offer(runtime, ds), corrected)) == [0] * 6
         assert value(runtime, "SELECT header_version FROM instances") == 7
         assert value(runtime, "SELECT count(*) FROM header_versions") == 7
+
+    def test_a_file_that_vanishes_while_it_is_stored_is_not_acknowledged(self, runtime: Runtime) -> None:
+        real = runtime.spool.sync
+
+        def then_lost(spooled: Any) -> None:
+            real(spooled)
+            runtime.spool.discard(spooled.relative_path)
+
+        ds = _fundus()
+        with patch.object(runtime.spool, "sync", then_lost):
+            assert offer(runtime, ds) != 0
+        assert offer(runtime, ds) == 0
+        run_to_report(runtime)
+        assert value(runtime, "SELECT grade FROM v_eye_results") == 2
 
 
 class TestTheDoor:

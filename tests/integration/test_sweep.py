@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -30,6 +31,12 @@ from worker.store import images, leases, processes, studies
 from worker.sweep import adopt_orphans, recover, refuse_damaged, sweep, wake_due
 
 DEAD = "dead-process"
+RULES_BY_CALLER = """
+schema_version: 1
+rules:
+  - {name: other, camera: other-camera, when: {model: VX-10, calling_ae: CAMERA}}
+  - {name: kowa, camera: kowa-vx-10, when: {model: VX-10}}
+"""
 
 
 @pytest.fixture
@@ -236,6 +243,89 @@ class TestOrphans:
         assert value(runtime, "SELECT count(*) FROM instances") == 1
         run_to_report(runtime)
         assert value(runtime, "SELECT grade FROM v_eye_results") == 2
+
+    def _orphan(self, runtime: Runtime, ds: Any) -> Path:
+        """A file that a process left between rename and commit, an hour ago."""
+        temporary = runtime.spool.incoming / "x.part"
+        ds.save_as(temporary, enforce_file_format=True)
+        return self._old(runtime.spool.path(runtime.spool.place(temporary).relative_path))
+
+    def test_one_that_was_never_acknowledged_does_not_override_what_was(self, runtime: Runtime) -> None:
+        # Given a photograph that was never acknowledged, and its correction, which was
+        orphan = self._orphan(
+            runtime, fundus_of_grade(2, study_uid="1.2.3", sop_uid="1.2.3.1", laterality="R")
+        )
+        contradicting = self._orphan(runtime, fundus_of_grade(4, study_uid="1.2.3", sop_uid="1.2.3.1"))
+        _offered(runtime, laterality="L")
+        # When the sweep finds it
+        assert adopt_orphans(runtime) == 0
+        # Then the correction stands
+        assert not orphan.exists()
+        assert not contradicting.exists()
+        run_to_report(runtime)
+        assert value(runtime, "SELECT laterality FROM v_eye_results") == "L"
+        assert value(runtime, "SELECT count(*) FROM header_versions") == 1
+
+    def test_one_that_is_placed_again_just_now_is_not_deleted(self, runtime: Runtime) -> None:
+        # Given an orphan of a known UID, whose sender sends it again while the sweep looks at it
+        first = fundus_of_grade(2, study_uid="1.2.3", sop_uid="1.2.3.1", laterality="R")
+        orphan = self._orphan(runtime, first)
+        _offered(runtime, laterality="L")
+        real = runtime.spool.read_verified
+
+        def then_placed_again(path: str, sha256: str) -> bytes:
+            content = real(path, sha256)
+            temporary = runtime.spool.incoming / "again.part"
+            temporary.write_bytes(content)
+            runtime.spool.place(temporary)
+            return content
+
+        with patch.object(runtime.spool, "read_verified", then_placed_again):
+            assert adopt_orphans(runtime) == 0
+        assert orphan.exists()
+
+    def test_a_conflict_that_was_not_moved_in_time_is_moved(self, runtime: Runtime) -> None:
+        # Given a process that died between the row of a conflict and the move to the quarantine
+        _offered(runtime)
+        with patch.object(runtime.spool, "quarantine"):
+            offer(runtime, fundus_of_grade(4, study_uid="1.2.3", sop_uid="1.2.3.1"))
+        aside = row(runtime, "SELECT sha256, spool_path FROM quarantined")
+        assert not runtime.spool.path(aside["spool_path"]).exists()
+        left = self._old(runtime.spool.path(f"objects/{aside['sha256'][:2]}/{aside['sha256']}.dcm"))
+        # When the sweep finds it
+        assert adopt_orphans(runtime) == 0
+        assert (left.exists(), runtime.spool.path(aside["spool_path"]).exists()) == (False, True)
+
+    def test_one_that_cannot_be_read_now_keeps_no_other_waiting(self, runtime: Runtime) -> None:
+        for number in (1, 2):
+            self._orphan(runtime, fundus_of_grade(2, study_uid="1.2.3", sop_uid=f"1.2.3.{number}"))
+        real, left = runtime.spool.read_verified, [OSError(errno.EMFILE, "too many open files")]
+
+        def once(path: str, sha256: str) -> bytes:
+            if left:
+                raise left.pop()
+            return real(path, sha256)
+
+        with patch.object(runtime.spool, "read_verified", once):
+            assert adopt_orphans(runtime) == 1
+        assert adopt_orphans(runtime) == 1
+
+    def test_the_camera_of_an_adopted_file_is_known_when_its_sender_is(self, tmp_path: Path) -> None:
+        # Given rules that ask for who sent an image, and a file that came from nobody knows where
+        rules = tmp_path / "rules.yaml"
+        rules.write_text(RULES_BY_CALLER)
+        runtime = make_runtime(tmp_path, camera={"rules_file": rules})
+        ds = fundus_of_grade(2, study_uid="1.2.3", sop_uid="1.2.3.1")
+        self._orphan(runtime, ds)
+        assert adopt_orphans(runtime) == 1
+        assert value(runtime, "SELECT route FROM instances") == "unknown"
+        analyse_all(runtime)
+        # When its sender sends it again
+        assert offer(runtime, ds) == 0
+        # Then it is analysed as the sender's
+        found = row(runtime, "SELECT state, camera, calling_ae FROM instances")
+        assert tuple(found.values()) == ("RECEIVED", "other-camera", "CAMERA")
+        runtime.close()
 
     def test_rubbish_is_removed_and_what_is_known_stays(self, runtime: Runtime) -> None:
         _offered(runtime)

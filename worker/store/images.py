@@ -231,7 +231,7 @@ def retry(tx: Connection, claimed: ImageClaim, detail: str, delay_s: float) -> b
 
 
 def give_back(tx: Connection, claimed: ImageClaim, delay_s: float = 0.0) -> bool:
-    """Put the instance back, as if it had not been taken: at shutdown, or for `delay_s` when we are too busy."""
+    """Put the instance back, as if it had not been taken: at shutdown, or for `delay_s` when too busy."""
     values = {**_NO_CLAIM, "claims": func.max(Instance.claims - 1, 0)}
     if delay_s > 0:
         values["due_at"] = db_now(delay_s)
@@ -275,10 +275,13 @@ def unfinished_files(tx: Connection) -> list[tuple[int, str, int, str]]:
 
 
 def known_hashes(tx: Connection, sha256s: Sequence[str]) -> set[str]:
-    """Return those of the SHA-256 values that belong to a header version or a quarantined object."""
-    known = set(tx.scalars(select(HeaderVersion.sha256).where(HeaderVersion.sha256.in_(sha256s))))
-    known |= set(tx.scalars(select(Quarantined.sha256).where(Quarantined.sha256.in_(sha256s))))
-    return known
+    """Return those of the SHA-256 values that belong to a header version."""
+    return set(tx.scalars(select(HeaderVersion.sha256).where(HeaderVersion.sha256.in_(sha256s))))
+
+
+def quarantined_hashes(tx: Connection, sha256s: Sequence[str]) -> set[str]:
+    """Return those of the SHA-256 values that belong to an object in quarantine."""
+    return set(tx.scalars(select(Quarantined.sha256).where(Quarantined.sha256.in_(sha256s))))
 
 
 def reanalyse(tx: Connection, instance_ids: Sequence[int]) -> int:

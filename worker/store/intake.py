@@ -1,12 +1,15 @@
 """What a received object becomes: a new image, the same again, a new header, or a conflict.
 
-Identical bytes again change nothing. The same pixels under another header are a new header version: the
-findings stay, the report is revised when side, patient, study or camera changed. Other pixels under a UID
-that is taken are kept in quarantine and the report is withheld: one is wrong, nobody can tell which.
+The bytes of the current header version again change nothing. The same pixels under another header are a new
+header version, an earlier version that comes again too: it takes a correction back. When the header differs
+in anything that the analysis or the report depends on, the image is analysed anew and the report revised.
+Other pixels under a UID that is taken are kept in quarantine and the report is withheld: one is wrong, and
+nobody but a person can tell which.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -17,7 +20,6 @@ from sqlalchemy.exc import IntegrityError
 from worker.schema import (
     Association,
     AssociationStudy,
-    Finding,
     HeaderVersion,
     Instance,
     InstanceState,
@@ -65,6 +67,8 @@ class NewImage:
     route: str
     adapter: str | None
     lateralities: tuple[tuple[str | None, str | None], ...]
+    issuer_key: str | None
+    header_key: str
     calling_ae: str
     association: AssociationRow | None
 
@@ -76,6 +80,8 @@ class Outcome(StrEnum):
     IDENTICAL = "IDENTICAL"
     NEW_HEADER = "NEW_HEADER"
     UID_CONFLICT = "UID_CONFLICT"
+    KEPT_ASIDE = "KEPT_ASIDE"
+    """The bytes of an object that is in quarantine already."""
 
 
 @dataclass(frozen=True)
@@ -93,19 +99,41 @@ def record(tx: Connection, image: NewImage, policy: ClosingPolicy) -> Recorded:
     """Record one object in the state its identity calls for."""
     existing = _find(tx, image.sop_instance_uid)
     if existing is None:
-        try:
-            with tx.begin_nested():
-                return _record_new(tx, image, policy)
-        except IntegrityError:
-            # The same object came over two associations at once, and the other was faster.
-            existing = _find(tx, image.sop_instance_uid)
-            if existing is None:
-                raise
-    if _is_known(tx, existing.id, image.sha256):
+        recorded = _insert(tx, image, policy)
+        if isinstance(recorded, Recorded):
+            return recorded
+        existing = recorded
+    if image.sha256 == existing.sha256:
         return _record_identical(tx, existing, image, policy)
+    if _is_aside(tx, existing.id, image.sha256):
+        _link_association(tx, image.association, existing.study_id)
+        return _recorded(Outcome.KEPT_ASIDE, existing)
     if image.pixel_sha256 is not None and image.pixel_sha256 == existing.pixel_sha256:
         return _record_header(tx, existing, image, policy)
     return _record_conflict(tx, existing, image, policy)
+
+
+def adopt(tx: Connection, image: NewImage, policy: ClosingPolicy) -> Recorded | None:
+    """Record an object whose sender was never told that we have it; None when its UID is known.
+
+    It may be older than what is known by that UID, so that it must neither correct nor contradict it.
+    """
+    if _find(tx, image.sop_instance_uid) is not None:
+        return None
+    recorded = _insert(tx, image, policy)
+    return recorded if isinstance(recorded, Recorded) else None
+
+
+def _insert(tx: Connection, image: NewImage, policy: ClosingPolicy) -> Recorded | Row[Any]:
+    """Record a new object; return the row of the same object when it came over another association first."""
+    try:
+        with tx.begin_nested():
+            return _record_new(tx, image, policy)
+    except IntegrityError:
+        existing = _find(tx, image.sop_instance_uid)
+        if existing is None:
+            raise
+        return existing
 
 
 def _find(tx: Connection, sop_instance_uid: str) -> Row[Any] | None:
@@ -115,12 +143,25 @@ def _find(tx: Connection, sop_instance_uid: str) -> Row[Any] | None:
     ).one_or_none()
 
 
-def _is_known(tx: Connection, instance_id: int, sha256: str) -> bool:
-    header = select(HeaderVersion.id).where(
-        HeaderVersion.instance_id == instance_id, HeaderVersion.sha256 == sha256
-    )
+def _is_aside(tx: Connection, instance_id: int, sha256: str) -> bool:
     aside = select(Quarantined.id).where(Quarantined.instance_id == instance_id, Quarantined.sha256 == sha256)
-    return tx.scalar(header) is not None or tx.scalar(aside) is not None
+    return tx.scalar(aside) is not None
+
+
+def _recorded(outcome: Outcome, existing: Row[Any], *, analyse: bool = False) -> Recorded:
+    return Recorded(outcome, existing.id, existing.study_id, existing.priority, analyse)
+
+
+def _camera_values(image: NewImage) -> dict[str, Any]:
+    """Return the columns that header and calling AE decide together."""
+    return {
+        "camera": image.camera,
+        "camera_exact": image.camera_exact,
+        "camera_rule": image.camera_rule,
+        "route": image.route,
+        "adapter": image.adapter,
+        "calling_ae": image.calling_ae,
+    }
 
 
 def _header_values(image: NewImage, study_id: int) -> dict[str, Any]:
@@ -138,13 +179,11 @@ def _header_values(image: NewImage, study_id: int) -> dict[str, Any]:
         "columns": image.columns,
         "manufacturer": image.manufacturer,
         "model_name": image.model_name,
-        "camera": image.camera,
-        "camera_exact": image.camera_exact,
-        "camera_rule": image.camera_rule,
-        "route": image.route,
-        "adapter": image.adapter,
         "lateralities": _listed(image),
         "patient_key": image.study.patient_key,
+        "issuer_key": image.issuer_key,
+        "header_key": image.header_key,
+        **_camera_values(image),
         "content_version": _content_version(study_id),
     }
 
@@ -165,7 +204,6 @@ def _record_new(tx: Connection, image: NewImage, policy: ClosingPolicy) -> Recor
         "sop_instance_uid": image.sop_instance_uid,
         "header_version": 1,
         "pixel_sha256": image.pixel_sha256,
-        "calling_ae": image.calling_ae,
         "association_id": None if image.association is None else image.association.id,
         "priority": image.study.priority,
         "received_at": db_now(),
@@ -196,77 +234,49 @@ _ANALYSE_ANEW: dict[str, Any] = {
 
 
 def _record_identical(tx: Connection, existing: Row[Any], image: NewImage, policy: ClosingPolicy) -> Recorded:
-    """Change nothing, unless the copy we had was damaged: then this one heals it."""
+    """Change nothing, unless our copy was damaged, or was adopted when nobody knew which AE had sent it."""
+    values: dict[str, Any] = {}
+    if image.calling_ae and not existing.calling_ae:
+        values = _camera_values(image)
     healed = existing.state == InstanceState.REFUSED and existing.reason_code == "SPOOL_FILE_DAMAGED"
-    if healed:
+    analyse = healed or (bool(values) and _camera_changed(existing, image))
+    if analyse:
         studies.reopen_for_report(tx, [existing.study_id], policy.report_deadline_s)
-        values = {**_ANALYSE_ANEW, "content_version": _content_version(existing.study_id)}
+        values |= {**_ANALYSE_ANEW, "content_version": _content_version(existing.study_id)}
+    if values:
         tx.execute(update(Instance).where(Instance.id == existing.id).values(values))
     _link_association(tx, image.association, existing.study_id)
-    return Recorded(Outcome.IDENTICAL, existing.id, existing.study_id, existing.priority, analyse=healed)
+    return _recorded(Outcome.IDENTICAL, existing, analyse=analyse)
 
 
 def _record_header(tx: Connection, existing: Row[Any], image: NewImage, policy: ClosingPolicy) -> Recorded:
+    """Record a new header version; analyse and report anew when it says anything else than the one before."""
     version = existing.header_version + 1
-    analyse = existing.state == InstanceState.REFUSED or _reads_differently(existing, image)
-    matters = (
-        analyse
-        or _study_changed(tx, existing, image)
-        or existing.patient_key != image.study.patient_key
-        or existing.lateralities != _listed(image)
+    changed = (
+        existing.state == InstanceState.REFUSED
+        or existing.header_key != image.header_key
+        or _camera_changed(existing, image)
     )
-    study_id = studies.touch(tx, image.study, policy) if matters else existing.study_id
+    study_id = studies.touch(tx, image.study, policy) if changed else existing.study_id
     values: dict[str, Any] = {**_header_values(image, study_id), "header_version": version}
-    if analyse:
+    if changed:
         values |= _ANALYSE_ANEW
     tx.execute(update(Instance).where(Instance.id == existing.id).values(values))
-    _move_findings_side(tx, existing.id, image)
     _add_header_version(tx, existing.id, version, image, study_id)
     _link_association(tx, image.association, study_id)
-    for touched in {study_id, existing.study_id}:
+    for touched in sorted({study_id, existing.study_id}):
         studies.settle_content(tx, touched, policy)
     if study_id != existing.study_id:
         studies.reopen_for_report(tx, [existing.study_id], policy.report_deadline_s)
-    return Recorded(Outcome.NEW_HEADER, existing.id, study_id, image.study.priority, analyse=analyse)
+    return Recorded(Outcome.NEW_HEADER, existing.id, study_id, image.study.priority, analyse=changed)
 
 
-_READING = (
-    "camera",
-    "camera_exact",
-    "route",
-    "adapter",
-    "sop_class_uid",
-    "transfer_syntax_uid",
-    "number_of_frames",
-    "rows",
-    "columns",
-)
-
-
-def _reads_differently(existing: Row[Any], image: NewImage) -> bool:
-    """Say whether the new header leads to another reading of the same pixels."""
-    return any(getattr(existing, name) != getattr(image, name) for name in _READING)
-
-
-def _study_changed(tx: Connection, existing: Row[Any], image: NewImage) -> bool:
-    """Say whether the object now belongs to another study, or to the same under another accession number."""
-    known = tx.execute(
-        select(Study.study_instance_uid, Study.accession_number).where(Study.id == existing.study_id)
-    ).one()
-    stated = image.study.accession_number
-    return known.study_instance_uid != image.study.study_instance_uid or (
-        stated is not None and stated != known.accession_number
+def _camera_changed(existing: Row[Any], image: NewImage) -> bool:
+    """Say whether the image takes another way: the calling AE has a part in that."""
+    return any(
+        getattr(existing, name) != getattr(image, name)
+        for name in ("camera", "camera_exact", "route", "adapter")
     )
-
-
-def _move_findings_side(tx: Connection, instance_id: int, image: NewImage) -> None:
-    """Findings keep what was read and take the side that the newest header states."""
-    for number, (value, reason) in enumerate(image.lateralities, start=1):
-        tx.execute(
-            update(Finding)
-            .where(Finding.instance_id == instance_id, Finding.frame_number == number)
-            .values(laterality=value, laterality_reason=reason)
-        )
 
 
 def _record_conflict(tx: Connection, existing: Row[Any], image: NewImage, policy: ClosingPolicy) -> Recorded:
@@ -282,7 +292,7 @@ def _record_conflict(tx: Connection, existing: Row[Any], image: NewImage, policy
     tx.execute(update(Instance).where(Instance.id == existing.id).values(uid_conflict=True))
     studies.settle_content(tx, existing.study_id, policy)
     _link_association(tx, image.association, existing.study_id)
-    return Recorded(Outcome.UID_CONFLICT, existing.id, existing.study_id, existing.priority, analyse=False)
+    return _recorded(Outcome.UID_CONFLICT, existing)
 
 
 def _add_header_version(
@@ -299,6 +309,42 @@ def _add_header_version(
         "received_at": db_now(),
     }
     tx.execute(insert(HeaderVersion).values(values))
+
+
+def conflicts(
+    tx: Connection, *, sop_instance_uid: str | None, study_instance_uid: str | None
+) -> list[tuple[int, int]]:
+    """Return (id, study id) of instances in a UID conflict that match every criterion given."""
+    statement = select(Instance.id, Instance.study_id).where(Instance.uid_conflict)
+    if sop_instance_uid:
+        statement = statement.where(Instance.sop_instance_uid == sop_instance_uid)
+    if study_instance_uid:
+        statement = statement.join(Study, Study.id == Instance.study_id)
+        statement = statement.where(Study.study_instance_uid == study_instance_uid)
+    return [(row.id, row.study_id) for row in tx.execute(statement.order_by(Instance.id))]
+
+
+def keep_first(tx: Connection, found: Sequence[tuple[int, int]], policy: ClosingPolicy) -> int:
+    """End UID conflicts: a person decided that the object that came first counts. Return how many.
+
+    What is in quarantine stays there, as a record; the same bytes again change nothing. The studies are
+    reported.
+
+    Args:
+        tx: The transaction.
+        found: (id, study id) of the instances, as `conflicts` returns them.
+        policy: When studies close.
+    """
+    ids = [instance_id for instance_id, _ in found]
+    standing = update(Instance).where(Instance.id.in_(ids), Instance.uid_conflict)
+    ended = tx.execute(standing.values(uid_conflict=False)).rowcount
+    aside = update(Quarantined).where(Quarantined.instance_id.in_(ids), Quarantined.resolved_at.is_(None))
+    tx.execute(aside.values(resolved_at=db_now()))
+    touched = sorted({study_id for _, study_id in found})
+    for study_id in touched:
+        studies.settle_content(tx, study_id, policy)
+    studies.reopen_for_report(tx, touched, policy.report_deadline_s)
+    return ended
 
 
 def _link_association(tx: Connection, association: AssociationRow | None, study_id: int) -> None:

@@ -146,14 +146,17 @@ def _close_due(opened_at: datetime, moment: datetime, policy: ClosingPolicy) -> 
 
 def settle_content(tx: Connection, study_id: int, policy: ClosingPolicy) -> None:
     """After content changed: look for identity conflicts, and close now when the expected number is in."""
-    images, patients, conflicts = tx.execute(
+    # Locked before the count: what another transaction adds meanwhile is counted by the later of the two.
+    tx.execute(select(Study.id).where(Study.id == study_id).with_for_update())
+    images, patients, issuers, conflicts = tx.execute(
         select(
             func.count(Instance.id),
             func.count(func.distinct(Instance.patient_key)),
+            func.count(func.distinct(Instance.issuer_key)),  # where stated: NULL is none of them
             func.coalesce(func.sum(cast(Instance.uid_conflict, Integer)), 0),
         ).where(Instance.study_id == study_id)
     ).one()
-    reason = "UID_CONFLICT" if conflicts else "PATIENT_CONFLICT" if patients > 1 else None
+    reason = "UID_CONFLICT" if conflicts else "PATIENT_CONFLICT" if max(patients, issuers) > 1 else None
     values: dict[str, object] = {"withheld_reason": reason}
     if patients == 1:
         key = select(Instance.patient_key).where(Instance.study_id == study_id).limit(1)

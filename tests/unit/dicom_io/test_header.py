@@ -12,6 +12,7 @@ from factories.dicom import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEGBaseline8Bit,
+    as_jpeg,
     make_fundus,
     synthetic_fundus,
     write_fundus,
@@ -21,13 +22,23 @@ from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.encaps import encapsulate
 from pydicom.tag import Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from dicom_io import dataset
+from dicom_io.dataset import ParsedObject
 from dicom_io.elements import raw_bytes, text
 from dicom_io.errors import DicomIoError, IdentifierMissingError, UnreadableObjectError
-from dicom_io.header import MAXIMUM_FRAMES, FundusHeader, Laterality, LateralityReading, read_header
+from dicom_io.header import (
+    MAXIMUM_FRAMES,
+    FundusHeader,
+    Laterality,
+    LateralityReading,
+    decisive_content,
+    read_header,
+)
+from dicom_io.pixel_digest import pixel_digest
 
 
 def header_of(tmp_path: Path, **options: Any) -> FundusHeader:
@@ -179,9 +190,77 @@ def test_the_pixel_digest_covers_the_pixel_element_only(tmp_path: Path) -> None:
 
     # Then only the pixels tell
     assert one.pixel_sha256 == two.pixel_sha256 != other.pixel_sha256
-    content = (tmp_path / "a.dcm").read_bytes()
-    start = content.index(b"\xe0\x7f\x10\x00")
-    assert other.pixel_sha256 == hashlib.sha256(content[start:]).hexdigest()
+    assert one.pixel_sha256 == hashlib.sha256(pixels.tobytes()).hexdigest()
+
+
+def test_encodings_of_one_object_have_one_digest_and_one_decisive_content(tmp_path: Path) -> None:
+    pixels = synthetic_fundus(32, 1)
+    known: dict[str, Any] = {"rgb": pixels, "study_uid": "1.2", "series_uid": "1.3", "sop_uid": "1.4"}
+    explicit = header_of(tmp_path, transfer_syntax=ExplicitVRLittleEndian, **known)
+    implicit = header_of(tmp_path, transfer_syntax=ImplicitVRLittleEndian, **known)
+
+    assert explicit.pixel_sha256 == implicit.pixel_sha256
+    assert decisive_content(explicit) == decisive_content(implicit)
+    assert explicit.transfer_syntax_uid != implicit.transfer_syntax_uid
+
+
+def test_what_follows_the_pixels_is_not_in_their_digest(tmp_path: Path) -> None:
+    header = header_of(tmp_path, rgb=synthetic_fundus(32, 1), transfer_syntax=ExplicitVRLittleEndian)
+    path = tmp_path / "a.dcm"
+    path.write_bytes(path.read_bytes() + b"\xfc\xff\xfc\xffOB\x00\x00\x04\x00\x00\x00\x00\x00\x00\x00")
+
+    assert read_header(path).pixel_sha256 == header.pixel_sha256
+
+
+def test_neither_fragments_nor_their_offset_table_are_in_the_digest(tmp_path: Path) -> None:
+    # Given one stream in one fragment, and in two behind an offset table
+    stream = as_jpeg(synthetic_fundus(32, 1))
+    stream += bytes(len(stream) % 2)
+    whole, split = make_fundus(stream), make_fundus(stream)
+    whole.PixelData = encapsulate([stream], has_bot=False)
+    split.PixelData = encapsulate([stream], fragments_per_frame=2, has_bot=True)
+    digests = set()
+    for ds in (whole, split):
+        ds.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+        digests.add(read_header(tmp_path / "a.dcm").pixel_sha256)
+
+    assert digests == {hashlib.sha256(stream).hexdigest()}
+
+
+def test_a_value_that_is_not_made_of_items_is_digested_as_it_is(tmp_path: Path) -> None:
+    digests = set()
+    for content in (b"no items at all!", b"no items at all?", b"short"):
+        parsed = ParsedObject(
+            Dataset(),
+            JPEGBaseline8Bit,
+            BytesIO(b"\xe0\x7f\x10\x00OB\x00\x00\xff\xff\xff\xff" + content),
+            False,
+            True,
+        )
+        digests.add(pixel_digest(parsed))
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"patient_name": "Other^Name"},
+        {"PatientBirthDate": "19500102"},
+        {"IssuerOfPatientID": "X"},
+        {"accession": "OTHER"},
+        {"laterality": "L"},
+        {"PhotometricInterpretation": "RGB"},
+        {"TimezoneOffsetFromUTC": "+0200"},
+        {"model": "VX-20"},
+    ],
+)
+def test_what_the_report_or_the_analysis_depends_on_is_decisive(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    known: dict[str, Any] = {"size": 32, "study_uid": "1.2", "series_uid": "1.3", "sop_uid": "1.4"}
+    one = decisive_content(header_of(tmp_path, **known))
+    assert one == decisive_content(header_of(tmp_path, SeriesDescription="other", **known))
+    assert one != decisive_content(header_of(tmp_path, **{**known, **change}))
 
 
 def test_no_pixels_no_digest(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -157,8 +158,8 @@ def test_no_room_is_an_error_of_its_own(spool: Spool, monkeypatch: pytest.Monkey
 
     for action in (
         lambda: spool.place(temporary),
-        lambda: spool.sync(placed),
         lambda: spool.quarantine(placed),
+        lambda: spool.sync(placed),
         lambda: spool.write_durable("reports/a.dcm", b""),
     ):
         with pytest.raises(SpoolFullError) as caught:
@@ -189,8 +190,70 @@ def test_read_verified_refuses_other_bytes_and_a_missing_file(spool: Spool) -> N
 
     spool.discard(placed.relative_path)
     spool.discard(placed.relative_path)
-    with pytest.raises(SpoolDamagedError, match="cannot be read"):
+    with pytest.raises(SpoolDamagedError, match="is not in the spool"):
         spool.read_verified(placed.relative_path, DIGEST)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_file_that_cannot_be_read_now_is_not_called_damaged(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    placed = spool.place(arrive(spool))
+
+    def fails(self: Path) -> bytes:
+        raise OSError(code, "not now")
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(OSError, match="not now"):
+        spool.read_verified(placed.relative_path, DIGEST)
+
+
+def test_a_spool_that_is_not_mounted_has_no_damaged_files(spool: Spool) -> None:
+    placed = spool.place(arrive(spool))
+    shutil.rmtree(spool.path("objects"))
+
+    with pytest.raises(OSError, match="is it mounted"):
+        spool.read_verified(placed.relative_path, DIGEST)
+
+
+def test_a_new_file_that_could_not_be_synced_is_written_anew_when_it_comes_again(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a device that fails once, and takes the content for written from then on
+    placed = spool.place(arrive(spool))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
+        with pytest.raises(OSError, match="broken"):
+            spool.sync(placed)
+
+    # Then the file is gone, and the next copy is a new one
+    assert not spool.path(placed.relative_path).exists()
+    assert spool.place(arrive(spool)).new
+
+
+def test_a_file_that_was_durable_before_survives_a_failed_sync(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool.sync(spool.place(arrive(spool)))
+    again = spool.place(arrive(spool))
+    assert not again.new
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
+
+    with pytest.raises(OSError, match="broken"):
+        spool.sync(again)
+    assert spool.path(again.relative_path).exists()
+
+
+def test_an_object_that_was_placed_again_since_it_was_listed_is_not_discarded(spool: Spool) -> None:
+    placed = spool.place(arrive(spool))
+    os.utime(spool.path(placed.relative_path), (1, 1))
+    (listed,) = spool.objects()
+    spool.place(arrive(spool))
+
+    assert not spool.discard_unchanged(listed)
+    (listed,) = spool.objects()
+    assert spool.discard_unchanged(listed)
+    assert list(spool.objects()) == []
 
 
 def test_a_file_that_is_gone_cannot_be_synced_or_quarantined(spool: Spool) -> None:

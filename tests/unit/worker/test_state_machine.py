@@ -50,6 +50,8 @@ def _image(instance: int, study: int, side: str, pixels: int = 0) -> NewImage:
         route="unknown",
         adapter=None,
         lateralities=((side, None),),
+        issuer_key=None,
+        header_key=f"{study}-{side}",
         calling_ae="A",
         association=None,
     )
@@ -91,15 +93,14 @@ class Store(RuleBasedStateMachine):
         model = self.known.get(instance)
         if model is None:
             assert recorded.outcome is Outcome.NEW
-            self.known[instance] = {"state": "RECEIVED", "seen": {(study, side)}, "at": (study, side)}
-        elif (study, side) in model["seen"]:
+            self.known[instance] = {"state": "RECEIVED", "at": (study, side)}
+        elif (study, side) == model["at"]:
             assert recorded.outcome is Outcome.IDENTICAL
-        else:
+        else:  # one that came before too: it takes the correction back
             assert recorded.outcome is Outcome.NEW_HEADER
-            model["seen"].add((study, side))
+            assert recorded.analyse
             model["at"] = (study, side)
-            if model["state"] == "REFUSED":
-                model["state"] = "RECEIVED"
+            model["state"] = "RECEIVED"
 
     @rule(instance=INSTANCES)
     def other_pixels(self, instance: int) -> None:
@@ -107,7 +108,7 @@ class Store(RuleBasedStateMachine):
             study, side = self.known[instance]["at"]
             image = _image(instance, study, side, pixels=9)
             recorded = self.database.write(intake.record, image, POLICY)
-            assert recorded.outcome in (Outcome.UID_CONFLICT, Outcome.IDENTICAL)
+            assert recorded.outcome in (Outcome.UID_CONFLICT, Outcome.KEPT_ASIDE)
             self.known[instance]["conflict"] = True
 
     @rule(instance=INSTANCES)

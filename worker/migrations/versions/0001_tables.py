@@ -71,6 +71,8 @@ def upgrade() -> None:
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("stopped_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("bundle_pk", sa.Integer(), nullable=True),
+        sa.ForeignKeyConstraint(["bundle_pk"], ["bundles.id"]),
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
@@ -189,6 +191,8 @@ def upgrade() -> None:
         sa.Column("adapter", sa.String(length=48), nullable=True),
         sa.Column("lateralities", sa.JSON(), nullable=False),
         sa.Column("patient_key", sa.String(length=64), nullable=False),
+        sa.Column("issuer_key", sa.String(length=64), nullable=True),
+        sa.Column("header_key", sa.String(length=64), nullable=False),
         sa.Column("calling_ae", sa.String(length=16), nullable=False),
         sa.Column("association_id", sa.String(length=32), nullable=True),
         sa.Column("content_version", sa.Integer(), nullable=False),
@@ -392,7 +396,6 @@ def upgrade() -> None:
             ["studies.id"],
         ),
         sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("instance_id", "sha256", name="uq_header_versions_sha256"),
         sa.UniqueConstraint("instance_id", "version", name="uq_header_versions_version"),
     )
     op.create_index(op.f("ix_header_versions_sha256"), "header_versions", ["sha256"], unique=False)
@@ -406,6 +409,7 @@ def upgrade() -> None:
         sa.Column("reason_code", sa.String(length=48), nullable=False),
         sa.Column("calling_ae", sa.String(length=16), nullable=False),
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("resolved_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["instance_id"],
             ["instances.id"],
