@@ -12,7 +12,7 @@ import numpy.typing as npt
 import structlog
 
 from dicom_io.camera import CameraMatch
-from dicom_io.errors import DicomIoError
+from dicom_io.errors import DicomIoError, RefusedPixelsError
 from dicom_io.header import FundusHeader, colour_refusal, read_header
 from dicom_io.pixels import frames
 from models.errors import NoFieldOfViewError
@@ -100,6 +100,8 @@ def _end_without_findings(runtime: Runtime, claimed: ImageClaim, error: Exceptio
     if isinstance(error, ImageRefusedError | NoFieldOfViewError):
         return _refuse(runtime, claimed, error.reason_code, str(error))
     if isinstance(error, DicomIoError) and not error.retryable:
+        if isinstance(error, RefusedPixelsError):  # our own words: they name the transfer syntax, say
+            log.warning("pixels_refused", sop_instance_uid=claimed.sop_instance_uid, detail=str(error))
         return _refuse(runtime, claimed, error.reason_code, str(error))
     if not isinstance(error, DicomIoError):
         log.exception("analysis_failed", instance=claimed.instance_id)

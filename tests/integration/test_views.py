@@ -133,6 +133,25 @@ def test_an_image_without_a_side_or_a_bundle(session: Session, rows: Rows, later
     assert only(found, "frame_number", "laterality", "bundle_id") == [(1, None, None)]
 
 
+@pytest.mark.parametrize("state", ["RECEIVED", "REFUSED"])
+def test_what_was_read_before_is_not_the_result_of_an_image_that_is_read_anew_or_refused(
+    session: Session, rows: Rows, state: str
+) -> None:
+    image = rows.image(rows.study(), state=state, route="unknown", camera=None)
+    rows.finding(image, rows.bundle(), grade=4, route="labelled")
+    found = ask(session, "SELECT * FROM v_results")
+    assert only(found, "grade", "route", "laterality") == [(None, "unknown", "R")]
+
+
+def test_a_report_older_than_the_image_is_not_the_image_s(session: Session, rows: Rows) -> None:
+    bundle, study = rows.bundle(), rows.study(content_version=3)
+    for version in (2, 3):
+        rows.finding(rows.image(study, content_version=version), bundle)
+    rows.accepted(rows.report(study, bundle, content_version=2), "pacs", 140)
+    found = ask(session, "SELECT * FROM v_results ORDER BY instance_id")
+    assert only(found, "reported_at", "delivered_at") == [(at(130), at(140)), (None, None)]
+
+
 def test_a_bundle_that_is_not_active_adds_no_row(session: Session, rows: Rows) -> None:
     active, shadow = rows.bundle("new"), rows.bundle("shadow", active=False)
     image = rows.image(rows.study())

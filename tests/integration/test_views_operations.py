@@ -175,6 +175,8 @@ def test_drift_is_by_camera_and_utc_day(session: Session, rows: Rows) -> None:
         image = rows.image(study, received_at=received_at)
         rows.finding(image, bundle, **values)
         rows.finding(image, shadow, mean_red=255.0)
+    for anew in (rows.waiting(study), rows.refused(study)):
+        rows.finding(anew, bundle, mean_red=255.0)  # what was read before says nothing of it
     # Then: an image without a field of view has no colours to average
     found = ask(session, "SELECT * FROM v_camera_drift ORDER BY day")
     assert found[0].pop("ungradable_rate") == pytest.approx(1 / 3)
@@ -241,6 +243,45 @@ def test_failures_are_all_that_a_person_should_look_at(session: Session, rows: R
         ("study_withheld", withheld.study_instance_uid, None, None, None, "UID_CONFLICT", None, at(8)),
         ("delivery_dead", dead_uid, report.sop_instance_uid, "A1", "pacs", "STORE_REFUSED", "0xA700", at(9)),
         ("study_overdue", overdue_uid, None, "A1", None, None, "TimeoutError in write", at(3600)),
+    ]
+
+
+def test_a_withheld_study_says_whether_a_report_of_it_was_delivered(session: Session, rows: Rows) -> None:
+    bundle = rows.bundle()
+    never = rows.study(withheld_reason="PATIENT_CONFLICT", last_image_at=at(1))
+    rows.delivery(rows.report(never, bundle), "pacs")
+    before = rows.study(withheld_reason="UID_CONFLICT", last_image_at=at(2))
+    rows.accepted(rows.report(before, bundle, revision=1, state="SUPERSEDED"), "pacs", 140)
+    rows.delivery(rows.report(before, bundle, revision=2), "pacs")
+    found = ask(session, "SELECT * FROM v_failures ORDER BY since")
+    assert only(found, "kind", "reason_code", "detail") == [
+        ("study_withheld", "PATIENT_CONFLICT", None),
+        (
+            "study_withheld",
+            "UID_CONFLICT",
+            "report revision 1 was delivered before, and stands at its destination",
+        ),
+    ]
+
+
+def test_a_report_that_keeps_failing_and_a_delivery_that_waits_are_failures(
+    session: Session, rows: Rows
+) -> None:
+    now = session.scalar(db_now(0).select())
+    assert now is not None
+    bundle = rows.bundle()
+    values = {"reported_version": 0, "report_deadline_at": now + timedelta(hours=1), "last_error": "OSError"}
+    rows.study(attempts=2, **values)
+    failing = rows.study(attempts=3, **values)
+    report = rows.report(rows.study(), bundle)
+    late = {"created_at": now - timedelta(minutes=16), "reason_code": "PEER_REJECTED_ASSOCIATION"}
+    rows.delivery(report, "pacs", **late)
+    rows.delivery(report, "archive", created_at=now - timedelta(minutes=14))
+    rows.delivery(rows.report(rows.study(), bundle, state="SUPERSEDED"), "pacs", **late)
+    found = ask(session, "SELECT * FROM v_failures ORDER BY kind")
+    assert only(found, "kind", "study_instance_uid", "destination", "reason_code", "detail") == [
+        ("delivery_overdue", report.study_instance_uid, "pacs", "PEER_REJECTED_ASSOCIATION", None),
+        ("report_failing", failing.study_instance_uid, None, None, "OSError"),
     ]
 
 
