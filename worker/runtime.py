@@ -22,11 +22,14 @@ from worker.dispatch import Dispatcher, SilentDispatcher
 from worker.errors import DatabaseError
 from worker.identity import Identity
 from worker.settings import Settings
-from worker.store import processes, reports
+from worker.spool_marker import mark, require_own_spool
+from worker.store import installation, processes, reports
 from worker.store.studies import ClosingPolicy
 from worker.transactions import Database
 
 log = structlog.get_logger(__name__)
+_ANALYSING = ("serve", "work")
+"""Roles that analyse images; the others take whatever bundle is active."""
 
 
 @dataclass
@@ -36,7 +39,7 @@ class Runtime:
     Attributes:
         process_id: Name of this process in claims, leases and associations; never used twice.
         namespace: Root of the UIDs that this installation makes.
-        bundle_pk: Key of the active bundle's row.
+        bundle_pk: Key of this process's bundle's row; the active one until a process with another starts.
         stopping: Set when the process is about to end.
         settled_folders: Folders of the spool in which this process found every file in its place, and when a
             name in each came or went last (ns): while that stays so, none of them is looked at again.
@@ -161,29 +164,49 @@ def build_runtime(settings: Settings, role: str) -> Runtime:
     identity = Identity.from_file(
         settings.resolved_identity_key_file, create=settings.identity_key_file is None
     )
-    spool = Spool(settings.spool_dir)
     data = open_database(settings)
+    namespace, spool = _own_spool(settings, data)
     process_id = f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     data.write(processes.started, process_id, role, socket.gethostname()[:64], os.getpid())
+    # The process that started last says which bundle is the active one, if it analyses at all.
+    analyses = role in _ANALYSING
+    bundle_pk = data.write(
+        reports.bundle_key,
+        bundle_id=bundle.manifest.id,
+        version=bundle.manifest.version,
+        digest=bundle.digest,
+        training_camera=bundle.manifest.training_camera,
+        activate=analyses or not data.read(processes.has_active_bundle),
+    )
+    if analyses:
+        data.write(processes.analyses_with, process_id, bundle_pk)
     return Runtime(
         settings=settings,
         database=data,
         spool=spool,
         rules=rules,
         bundle=bundle,
-        bundle_pk=data.write(
-            reports.bundle_key,
-            bundle_id=bundle.manifest.id,
-            version=bundle.manifest.version,
-            digest=bundle.digest,
-            training_camera=bundle.manifest.training_camera,
-            activate=True,
-        ),
-        namespace=data.write(processes.installation_namespace),
+        bundle_pk=bundle_pk,
+        namespace=namespace,
         identity=identity,
         process_id=process_id,
         claims=ClaimKeeper(data, settings.jobs.claim_s),
     )
+
+
+def _own_spool(settings: Settings, data: Database) -> tuple[uuid.UUID, Spool]:
+    """Open the spool of the installation whose database this is; close the database when there is none."""
+    try:
+        namespace = data.write(processes.installation_namespace)
+        require_own_spool(
+            settings.spool_dir, namespace, has_images=data.read(installation.has_images)
+        )
+        spool = Spool(settings.spool_dir)
+        mark(spool, namespace)
+    except BaseException:
+        data.close()
+        raise
+    return namespace, spool
 
 
 def open_database(settings: Settings) -> Database:

@@ -19,6 +19,7 @@ from worker.analyse import analyse
 from worker.delivery import deliver
 from worker.dispatch import Dispatcher, Job, Key, LocalDispatcher, Run, SilentDispatcher
 from worker.errors import DatabaseError
+from worker.forgetting import forget
 from worker.intake import Intake
 from worker.reporting import report
 from worker.runtime import Runtime, build_runtime
@@ -30,6 +31,12 @@ log = structlog.get_logger(__name__)
 POLL_S = 0.5
 """How often `work` without a broker looks for rows."""
 ORPHANS_EVERY_S = 300.0
+FORGET_EVERY_S = 3600.0
+BROKER_UNUSED = (
+    "serve runs every job in its own process and leaves broker_url alone; "
+    "with a broker run listen, work and sweep instead"
+)
+"""What `serve` says when a broker is configured."""
 _WATCH_S = 1.0
 """How often a process looks whether all its threads are there."""
 _LEAST_S = 2.0
@@ -46,10 +53,29 @@ class Role(StrEnum):
 
 
 def run_job(runtime: Runtime) -> Run:
-    """Return the function that runs any job with this runtime."""
+    """Return the function that runs any job with this runtime.
+
+    Of two processes with different bundles only one may analyse and report: each would undo what the other
+    did, without end. The one that started last has the active bundle; the other delivers and waits.
+    """
+    superseded = threading.Event()
+
+    def may_analyse() -> bool:
+        if runtime.database.read(processes.bundle_is_active, runtime.bundle_pk):
+            superseded.clear()
+            return True
+        if not superseded.is_set():
+            superseded.set()
+            log.warning(
+                "bundle_not_active",
+                bundle_id=runtime.bundle.manifest.id,
+                bundle_sha256=runtime.bundle.digest,
+                remedy="a process with another bundle started later; stop this one, or start it anew to win",
+            )
+        return False
 
     def run(job: Job, key: Key) -> None:
-        if runtime.stopping.is_set():
+        if runtime.stopping.is_set() or (job is not Job.DELIVER and not may_analyse()):
             return
         if job is Job.ANALYSE:
             analyse(runtime, int(key))
@@ -103,6 +129,8 @@ class Service:
                     self._bind_listener(runtime).stop, 0.0
                 )  # first, so that a port in use is known before the models load
             runtime.dispatcher = self._dispatcher(runtime)
+            if self.role is Role.SERVE and self.settings.broker_url:
+                log.warning("broker_not_used", remedy=BROKER_UNUSED)
             if self.role in (Role.SERVE, Role.WORK) and Job.ANALYSE in self._jobs:
                 _ = runtime.batcher  # load and warm up before anything arrives
             recover(runtime)
@@ -131,6 +159,7 @@ class Service:
         if self.role in (Role.SERVE, Role.SWEEP):
             self._loop("sweep", interval_s, lambda: sweep(runtime))
             self._loop("orphans", ORPHANS_EVERY_S, lambda: adopt_orphans(runtime))
+            self._loop("forget", FORGET_EVERY_S, lambda: forget(runtime))
         elif self.role is Role.WORK and not self.settings.broker_url:
             self._loop("poll", POLL_S, lambda: wake_due(runtime))
         if self.role in (Role.LISTEN, Role.WORK):

@@ -141,6 +141,11 @@ class JobSettings(Section):
     sweep_interval_s: Seconds = Field(
         default=5, description="Seconds between two looks for rows that are due."
     )
+    keep_days: Count = Field(
+        default=90,
+        description="Days after which the rows of ended associations, stopped processes and what was turned "
+        "away at the door are deleted.",
+    )
 
 
 class DeliverySettings(Section):

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from worker.errors import SchemaMissingError, SchemaOutdatedError, WorkerError
 from worker.identity import Identity
 from worker.reasons import REASONS
 from worker.settings import Destination, Settings
+from worker.spool_marker import MARKER, require_own_spool
+from worker.store import installation
 
 _ECHO_S = 10.0
 """A destination that needs longer for a C-ECHO is not well."""
@@ -51,6 +54,7 @@ def run_checks(settings: Settings) -> Iterator[Finding]:
     yield _attempt("disk", lambda: _disk(settings))
     yield _attempt("identity key", lambda: _identity(settings))
     yield _attempt("database", lambda: _database(settings))
+    yield _attempt("spool", lambda: _spool(settings))
     yield _attempt("camera rules", lambda: _rules(settings.camera.rules_file))
     yield _attempt("models", lambda: _models(settings))
     yield _attempt("port", lambda: _port(settings))
@@ -135,6 +139,22 @@ def _database(settings: Settings) -> str:
         return f"{_inspect(probe, new=True)}; {file} {_AT_FIRST_START}"
 
 
+def _spool(settings: Settings) -> str:
+    """Compare the spool's marker with the database, as a start does."""
+    url, folder = settings.resolved_database_url, settings.spool_dir
+    known, has_images = None, False
+    if not url.startswith("sqlite") or Path(make_url(url).database or "").exists():
+        engine = db.create_database_engine(url)
+        try:
+            with engine.connect() as connection:
+                known = installation.known_namespace(connection)
+                has_images = known is not None and installation.has_images(connection)
+        finally:
+            engine.dispose()
+    require_own_spool(folder, known or uuid.uuid4(), has_images=has_images)
+    return str(folder) if (folder / MARKER).exists() else f"{folder} {_AT_FIRST_START}"
+
+
 def _inspect(engine: Engine, *, new: bool = False) -> str:
     """Look at schema and settings of a database, and close it; make the tables of a new one."""
     schema = "schema up to date"
@@ -196,7 +216,7 @@ def _broker(settings: Settings) -> str:
             raise _Red(
                 f"the broker does not answer ({type(error).__name__}); start it or mend broker_url"
             ) from error
-    return "answers"
+    return "answers; used by listen, work and sweep, while serve runs every job itself"
 
 
 def _destination(settings: Settings, destination: Destination) -> Finding:

@@ -184,6 +184,12 @@ def _attention(report: dict[str, Any]) -> list[str]:
     if all(each["silent"] for each in report["processes"]):
         problems.append("no process runs, so nothing is received or delivered: start `fundus-worker serve`")
     problems += [
+        f"process {each['pid']} on {each['host']} ({each['role']}) takes no images: another with other models "
+        "started later; stop it, or start it anew for its own models to be the active ones"
+        for each in report["processes"]
+        if each["superseded"] and not each["silent"]
+    ]
+    problems += [
         f"{waiting(each)}: {each['items']}, the oldest for {age(each['oldest_age_s'])}; see below and the log"
         for each in report["backlog"]
         if each["kind"] != "studies_open" and (each["oldest_age_s"] or 0) > _LATE_S

@@ -82,7 +82,7 @@ def _show_processes(processes: list[dict[str, Any]], at: datetime) -> None:
     table = _table("role", "host", "pid", "up for", "last seen")
     for each in processes:
         silent_s = (at - each["seen_at"]).total_seconds()
-        note = ", dead?" if each["silent"] else ""
+        note = ", dead?" if each["silent"] else ", takes no images" if each["superseded"] else ""
         up_s = (at - each["started_at"]).total_seconds()
         table.add_row(each["role"], each["host"], str(each["pid"]), age(up_s), f"{age(silent_s)} ago{note}")
     _print(table)

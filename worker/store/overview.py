@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, bindparam, func, select, text
+from sqlalchemy import ColumnElement, Connection, bindparam, false, func, select, text
 
 from worker.schema import (
     Bundle,
@@ -78,10 +78,13 @@ def rejections(tx: Connection, hours: float) -> list[dict[str, Any]]:
 
 
 def processes(tx: Connection) -> list[dict[str, Any]]:
-    """Return the processes that have not said good-bye, and when each was last seen."""
-    statement = select(
-        Process.id, Process.role, Process.host, Process.pid, Process.started_at, Process.seen_at
-    )
+    """Return the processes that have not said good-bye, and when each was last seen.
+
+    `superseded`: it has a bundle that is not the active one, and therefore takes no images.
+    """
+    columns = (Process.id, Process.role, Process.host, Process.pid, Process.started_at, Process.seen_at)
+    superseded = func.coalesce(~Bundle.active, false()).label("superseded")
+    statement = select(*columns, superseded).outerjoin(Bundle, Bundle.id == Process.bundle_pk)
     return _dicts(
         tx.execute(statement.where(Process.stopped_at.is_(None)).order_by(Process.started_at)).all()
     )

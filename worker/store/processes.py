@@ -7,7 +7,7 @@ import uuid
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from worker.schema import Installation, Process, db_now
+from worker.schema import Bundle, Installation, Process, db_now
 from worker.store import door, images, leases, studies
 from worker.store.studies import ClosingPolicy
 
@@ -30,6 +30,21 @@ def started(tx: Connection, process_id: str, role: str, host: str, pid: int) -> 
     """Record that a process runs."""
     values = {"id": process_id, "role": role, "host": host, "pid": pid}
     tx.execute(insert(Process).values(**values, started_at=db_now(), seen_at=db_now()))
+
+
+def analyses_with(tx: Connection, process_id: str, bundle_pk: int) -> None:
+    """Record which bundle a process analyses with."""
+    tx.execute(update(Process).where(Process.id == process_id).values(bundle_pk=bundle_pk))
+
+
+def has_active_bundle(tx: Connection) -> bool:
+    """Say whether any bundle is the active one."""
+    return tx.scalar(select(Bundle.id).where(Bundle.active).limit(1)) is not None
+
+
+def bundle_is_active(tx: Connection, bundle_pk: int) -> bool:
+    """Say whether this bundle is the one that images are analysed with and reports are written of."""
+    return bool(tx.scalar(select(Bundle.active).where(Bundle.id == bundle_pk)))
 
 
 def seen(tx: Connection, process_id: str) -> None:
