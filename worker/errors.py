@@ -14,6 +14,7 @@
     │   ├── EngineEndedError           (retryable) the engine wanted to end its thread instead of answering
     │   └── BatchContractError         the engine returned a wrong number of results
     ├── BrokerError                (retryable) the message broker cannot be reached
+    ├── ForeignSpoolError          the spool is not mounted, or is another installation's
     └── IdentityKeyError           the key for patient pseudonyms is missing, empty or readable by others
 
 A caller decides on two attributes: ``retryable`` ("expected, try later", as opposed to a bug) and
@@ -142,6 +143,10 @@ class BrokerError(WorkerError):
     """The message broker cannot be reached; the rows stay, the sweep will find them."""
 
     retryable = True
+
+
+class ForeignSpoolError(WorkerError):
+    """The folder for received files is not the one that the database's files are in."""
 
 
 class IdentityKeyError(WorkerError):

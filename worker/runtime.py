@@ -198,9 +198,7 @@ def _own_spool(settings: Settings, data: Database) -> tuple[uuid.UUID, Spool]:
     """Open the spool of the installation whose database this is; close the database when there is none."""
     try:
         namespace = data.write(processes.installation_namespace)
-        require_own_spool(
-            settings.spool_dir, namespace, has_images=data.read(installation.has_images)
-        )
+        require_own_spool(settings.spool_dir, namespace, has_images=data.read(installation.has_images))
         spool = Spool(settings.spool_dir)
         mark(spool, namespace)
     except BaseException:

@@ -14,6 +14,7 @@ from worker.schema import (
     Delivery,
     EyeResult,
     Finding,
+    Installation,
     Instance,
     Quarantined,
     Rejection,
@@ -57,6 +58,11 @@ class Rows:
                 first_seen_at=START,
             )
         )
+
+    def installation(self) -> str:
+        namespace = "12345678-1234-4234-8234-123456789abc"
+        self._session.add(Installation(id=1, uid_namespace=namespace, created_at=START))
+        return namespace
 
     def study(self, **values: Any) -> Study:
         defaults = {

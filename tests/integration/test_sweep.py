@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +28,7 @@ from factories.runtime import (
 )
 
 from worker.dispatch import Job, SilentDispatcher
+from worker.errors import ForeignSpoolError
 from worker.runtime import Runtime
 from worker.store import images, leases, processes, studies
 from worker.sweep import adopt_orphans, recover, refuse_damaged, sweep, wake_due
@@ -221,6 +224,52 @@ class TestDamagedFiles:
             assert refuse_damaged(runtime) == 0
         # Then it is analysed as if nothing had been
         assert value(runtime, "SELECT state FROM instances") == "RECEIVED"
+
+
+class TestWhoseSpool:
+    def test_a_process_whose_spool_is_not_mounted_does_not_start(
+        self, tmp_path: Path, database_url: str
+    ) -> None:
+        # Given an installation with an image
+        first = make_runtime(tmp_path, database_url=database_url)
+        _offered(first)
+        spool, state = first.settings.spool_dir, "SELECT state FROM instances"
+        first.close()
+        # When its spool is elsewhere
+        spool.rename(tmp_path / "elsewhere")
+        with pytest.raises(ForeignSpoolError, match="Mount the spool"):
+            make_runtime(tmp_path, database_url=database_url)
+        # Then nothing was made in its place, and nothing is lost once it is back
+        assert not spool.exists()
+        (tmp_path / "elsewhere").rename(spool)
+        again = make_runtime(tmp_path, database_url=database_url)
+        recover(again)
+        assert value(again, state) == "RECEIVED"
+        again.close()
+
+    def test_another_installations_spool_is_refused(self, tmp_path: Path) -> None:
+        first = make_runtime(tmp_path)
+        (first.settings.spool_dir / "installation").write_text("another")
+        first.close()
+        with pytest.raises(ForeignSpoolError, match="belongs to another installation"):
+            make_runtime(tmp_path)
+
+    def test_one_whose_files_are_lost_for_good_starts_when_it_is_told_so(self, tmp_path: Path) -> None:
+        first = make_runtime(tmp_path)
+        _offered(first)
+        spool = first.settings.spool_dir
+        first.close()
+        shutil.rmtree(spool)
+        with pytest.raises(ForeignSpoolError) as refused:
+            make_runtime(tmp_path)
+        told = re.search(r"echo (\S+) > (\S+)`", str(refused.value))
+        assert told is not None
+        spool.mkdir()
+        Path(told[2]).write_text(f"{told[1]}\n")
+        again = make_runtime(tmp_path)
+        recover(again)
+        assert value(again, "SELECT reason_code FROM instances") == "SPOOL_FILE_DAMAGED"
+        again.close()
 
 
 class TestOrphans:

@@ -54,7 +54,7 @@ def test_red_ones_are_named_again_at_the_end_with_exit_status_1(installed: Insta
     assert "RED destination pacs: PACS at 127.0.0.1" in answer.words
     assert "PEER_UNREACHABLE" in answer.words
     assert "Check address, port, network and that the destination runs" in answer.words
-    assert answer.out.rstrip().endswith("1 of 8 red: destination pacs")
+    assert answer.out.rstrip().endswith("1 of 9 red: destination pacs")
 
 
 def test_the_example_is_toml_and_the_defaults() -> None:
@@ -95,6 +95,24 @@ def test_models_that_are_not_there(installed: Installation) -> None:
     text = installed.config.read_text().replace("./bundle", "./nowhere")
     installed.config.write_text(text)
     assert "no such folder" in red(installed)["models"]
+
+
+def test_a_spool_that_is_not_mounted(installed: Installation) -> None:
+    # Given a database with an image, and a spool without its marker
+    with installed.rows() as rows:
+        namespace = rows.installation()
+        rows.image(rows.study())
+    found = red(installed)["spool"]
+    assert "Mount the spool, or correct data_dir" in found
+    # When the marker is there
+    spool = installed.data / "spool"
+    spool.mkdir()
+    (spool / "installation").write_text(f"{namespace}\n")
+    # Then it is green
+    assert "spool" not in red(installed)
+    # And another installation's is not
+    (spool / "installation").write_text("another\n")
+    assert "belongs to another installation" in red(installed)["spool"]
 
 
 def test_camera_rules_that_cannot_be_read(tmp_path: Path) -> None:
