@@ -94,6 +94,15 @@ def test_work_that_was_acknowledged_is_done_after_the_next_start(tmp_path: Path,
     assert len(pacs.received) == 1
 
 
+def test_serve_with_a_broker_says_that_it_does_not_use_it(tmp_path: Path) -> None:
+    service = Service(make_settings(tmp_path, broker_url="redis://127.0.0.1:1/0", **QUICK), Role.SERVE)
+    with structlog.testing.capture_logs() as logs:
+        service.start()
+    (said,) = [each for each in logs if each["event"] == "broker_not_used"]
+    assert "run listen, work and sweep instead" in said["remedy"]
+    assert service.stop()
+
+
 def test_a_start_that_fails_leaves_nothing_open(tmp_path: Path) -> None:
     settings = make_settings(tmp_path, **QUICK)
     (tmp_path / "bundle" / "classifier.onnx").write_bytes(b"broken")

@@ -18,6 +18,7 @@ from factories.runtime import (
     value,
 )
 
+from worker.commands.status import collect
 from worker.dispatch import Job
 from worker.runtime import Runtime, build_runtime
 from worker.service import run_job
@@ -74,6 +75,15 @@ def test_what_the_older_one_had_analysed_is_analysed_anew_once(tmp_path: Path) -
     assert (bool(found["active"]), found["state"]) == (True, "WRITTEN")
     for runtime in (first, second):
         runtime.close()
+
+
+def test_status_names_the_process_that_takes_no_images(tmp_path: Path) -> None:
+    first, second = _two(tmp_path)
+    told = [each for each in collect(first.settings, 7)["attention"] if "takes no images" in each]
+    assert len(told) == 1
+    assert "started later; stop it, or start it anew" in told[0]
+    second.close()
+    first.close()
 
 
 def test_a_process_that_analyses_nothing_does_not_change_the_active_bundle(tmp_path: Path) -> None:
