@@ -92,8 +92,9 @@ _OBJECTS = (
     Reason(
         "UID_CONFLICT",
         "Two different images were received under one identifier, so it is not clear which one is meant.",
-        "Find out at the sender which image is right, have the other one given a new SOP Instance UID; the "
-        "second file is in quarantine.",
+        "Find out at the sender what the two images are, have one sent again under a new SOP Instance UID; "
+        "then `fundus-worker requeue --conflict --image UID` lets the first one count, and the study is "
+        "reported. The second file stays in quarantine.",
         True,
         Scope.OBJECT,
     ),

@@ -1,4 +1,4 @@
-"""`requeue`: give refused images and dead deliveries another chance, once the cause is mended."""
+"""`requeue`: give refused images, dead deliveries and images in conflict another chance."""
 
 from __future__ import annotations
 
@@ -22,18 +22,25 @@ def requeue(  # noqa: PLR0917 - typer makes options of them, nobody passes them 
     config: ConfigOption = None,
     refused: Annotated[bool, typer.Option("--refused", help="Refused images: analyse them again.")] = False,
     dead: Annotated[bool, typer.Option("--dead", help="Dead deliveries: send them again.")] = False,
+    conflict: Annotated[
+        bool,
+        typer.Option(
+            "--conflict",
+            help="Images with UID_CONFLICT: the file that came first counts. Say which: --image or --study.",
+        ),
+    ] = False,
     reason: Annotated[
         str | None, typer.Option(help="Only refused images with this reason code, e.g. INTERNAL_ERROR.")
     ] = None,
     study: Annotated[str | None, typer.Option(help="Only this Study Instance UID.")] = None,
     image: Annotated[
-        str | None, typer.Option(help="Only the refused image of this SOP Instance UID.")
+        str | None, typer.Option(help="Only the image of this SOP Instance UID, refused or in conflict.")
     ] = None,
     destination: Annotated[str | None, typer.Option(help="Only dead deliveries to this destination.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many, change nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Give refused images and dead deliveries another chance, with fresh attempts.
+    """Give refused images, dead deliveries and images in conflict another chance, with fresh attempts.
 
     Examples, once the cause that `status` names is mended:
 
@@ -41,9 +48,15 @@ def requeue(  # noqa: PLR0917 - typer makes options of them, nobody passes them 
 
     fundus-worker requeue -c fundus.toml --refused --reason INTERNAL_ERROR --dry-run
 
-    A running process takes them up at its next sweep. Studies of refused images are reported anew.
+    fundus-worker requeue -c fundus.toml --conflict --image 1.2.3.4
+
+    A running process takes them up at its next sweep. Their studies are reported anew. The second file of a
+    conflict stays in quarantine; its sender has to send it under a SOP Instance UID of its own.
     """
-    _check_choice(refused=refused, dead=dead, images_by=reason or image, deliveries_by=destination)
+    if conflict:
+        _check_conflict(others=refused or dead or bool(reason or destination), chosen=bool(image or study))
+    else:
+        _check_choice(refused=refused, dead=dead, images_by=reason or image, deliveries_by=destination)
     _check_reason(reason)
     settings = settings_of(config, quiet=True)
     known = [each.name for each in settings.destinations]
@@ -53,6 +66,8 @@ def requeue(  # noqa: PLR0917 - typer makes options of them, nobody passes them 
             f"({', '.join(known) or 'which has none'}); correct the name, or add its [[destination]] first"
         )
     done: dict[str, int] = {}
+    if conflict:
+        done["conflict"] = _resolve(settings, study, image, dry_run)
     if refused:
         done["refused"] = _requeue_refused(settings, reason, study, image, dry_run)
     left: Counter[str] = Counter()
@@ -67,13 +82,23 @@ def requeue(  # noqa: PLR0917 - typer makes options of them, nobody passes them 
 def _check_choice(*, refused: bool, dead: bool, images_by: str | None, deliveries_by: str | None) -> None:
     """Refuse a choice that would do more than was meant."""
     if not (refused or dead):
-        raise typer.BadParameter("say --refused, --dead, or both")
+        raise typer.BadParameter("say --refused, --dead, or both; or --conflict")
     if images_by and (dead or not refused):
         raise typer.BadParameter(
             "--reason and --image choose among refused images: use them with --refused only"
         )
     if deliveries_by and (refused or not dead):
         raise typer.BadParameter("--destination chooses among dead deliveries: use it with --dead only")
+
+
+def _check_conflict(*, others: bool, chosen: bool) -> None:
+    """A person decides on one image or one study, and on nothing else at once."""
+    if others:
+        raise typer.BadParameter(
+            "--conflict decides which image is right: use it with --image or --study only"
+        )
+    if not chosen:
+        raise typer.BadParameter("--conflict decides which image is right: say which with --image or --study")
 
 
 def _check_reason(reason: str | None) -> None:
@@ -83,6 +108,27 @@ def _check_reason(reason: str | None) -> None:
         near = difflib.get_close_matches(reason.upper(), REASONS, 1)
         hint = f"did you mean {near[0]}?" if near else "`fundus-worker status` shows those that occur"
         raise typer.BadParameter(f"{reason} is no reason code; {hint}", param_hint="--reason")
+
+
+def _resolve(settings: Settings, study: str | None, image: str | None, dry_run: bool) -> int:
+    """Let the file that came first count; return of how many images."""
+    from worker.commands.looking import existing_database
+    from worker.store import intake
+    from worker.store.studies import ClosingPolicy
+
+    closing = settings.study
+    policy = ClosingPolicy(
+        close_on=closing.close_on,
+        quiet_s=closing.quiet_s,
+        max_open_s=closing.max_open_s,
+        report_deadline_s=closing.report_deadline_s,
+        expected_images=closing.expected_images,
+    )
+    with existing_database(settings) as database:
+        found = database.read(intake.conflicts, sop_instance_uid=image, study_instance_uid=study)
+        if dry_run or not found:
+            return len(found)
+        return database.write(intake.keep_first, found, policy)
 
 
 def _requeue_refused(
@@ -118,6 +164,12 @@ def _requeue_dead(
 
 def _show(done: dict[str, int], left: Counter[str], dry_run: bool) -> None:
     would = "would" if dry_run else "will"
+    if "conflict" in done:
+        count = done["conflict"]
+        what = f"the first file of {many(count, 'image')} in conflict {would} count"
+        stdout.print(
+            what if count else "no image in conflict matches; `fundus-worker status` shows what there is"
+        )
     if "refused" in done:
         count = done["refused"]
         what = f"{many(count, 'refused image')} {would} be analysed again"

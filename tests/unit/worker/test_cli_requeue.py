@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from factories.commands import Installation, install
 
-from worker.schema import Delivery, Instance
+from worker.schema import Delivery, Instance, Quarantined, Study
 
 
 @pytest.fixture
@@ -105,7 +105,10 @@ def test_when_nothing_matches_it_says_where_to_look(installed: Installation) -> 
 @pytest.mark.parametrize(
     ("choice", "said"),
     [
-        ([], "say --refused, --dead, or both"),
+        ([], "say --refused, --dead, or both; or --conflict"),
+        (["--conflict"], "say which with --image or --study"),
+        (["--conflict", "--refused", "--image", "2.1"], "use it with --image or --study only"),
+        (["--conflict", "--reason", "UID_CONFLICT", "--study", "1.1"], "with --image or --study only"),
         (["--dead", "--image", "2.1"], "use them with --refused only"),
         (["--refused", "--dead", "--reason", "INTERNAL_ERROR"], "use them with --refused only"),
         (["--refused", "--destination", "pacs"], "use it with --dead only"),
@@ -133,3 +136,41 @@ def test_a_destination_of_a_configuration_that_has_none(installed: Installation)
 def test_without_a_database(tmp_path: Path) -> None:
     answer = install(tmp_path).run("requeue", "--dead")
     assert (answer.status, "there is no database" in answer.err) == (2, True)
+
+
+@pytest.fixture
+def in_conflict(installed: Installation) -> Installation:
+    """A third study, withheld because another file came under the UID of its image."""
+    with installed.rows() as rows:
+        study = rows.study(study_instance_uid="1.3", withheld_reason="UID_CONFLICT")
+        rows.quarantined(rows.image(study, sop_instance_uid="2.3", uid_conflict=True))
+    return installed
+
+
+def _withheld(installed: Installation) -> tuple[bool, str | None, int, bool]:
+    with installed.rows() as rows:
+        image, study = rows._session.get_one(Instance, 3), rows._session.get_one(Study, 3)
+        resolved = rows._session.get_one(Quarantined, 1).resolved_at is not None
+        return image.uid_conflict, study.withheld_reason, study.content_version, resolved
+
+
+@pytest.mark.parametrize("choice", [("--image", "2.3"), ("--study", "1.3")])
+def test_a_person_decides_that_the_first_file_counts(
+    in_conflict: Installation, choice: tuple[str, str]
+) -> None:
+    # When it is only asked for
+    answer = in_conflict.run("requeue", "--conflict", *choice, "--dry-run")
+    assert (answer.status, answer.out) == (0, "the first file of 1 image in conflict would count\n")
+    assert _withheld(in_conflict) == (True, "UID_CONFLICT", 1, False)
+    # When it is meant
+    answer = in_conflict.run("requeue", "--conflict", *choice)
+    # Then the study is to be reported, and the record stays
+    assert (answer.status, answer.out) == (0, "the first file of 1 image in conflict will count\n")
+    assert _withheld(in_conflict) == (False, None, 2, True)
+    assert "no image in conflict matches" in in_conflict.run("requeue", "--conflict", *choice).words
+
+
+def test_a_decision_leaves_other_studies_alone(in_conflict: Installation) -> None:
+    answer = in_conflict.run("requeue", "--conflict", "--image", "2.1", "--json")
+    assert json.loads(answer.out)["conflict"] == 0
+    assert _withheld(in_conflict) == (True, "UID_CONFLICT", 1, False)
