@@ -71,8 +71,8 @@ class Settings(Section):
     broker_url: str = Field(
         default="",
         repr=False,
-        description="Default: in-process; or redis://host:6379/0, for listen, work and sweep (serve runs every "
-        "job itself).",
+        description="Default: in-process; or redis://host:6379/0, for listen, work and sweep (serve runs "
+        "every job itself).",
     )
     bundle: str = Field(
         default="reference", min_length=1, description="Models, by name, or by path (with a slash in it)."

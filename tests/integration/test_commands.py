@@ -193,7 +193,7 @@ def test_separate_processes_over_a_broker(tmp_path: Path) -> None:
             wait_for(lambda: pacs.received, listener, work, sweep)
             roles = {each["role"] for each in json.loads(installed.run("status", "--json").out)["processes"]}
             assert roles == {"listen", "work", "sweep"}
-            assert "ok broker: answers" in installed.run("check", env=env).words
+            assert "ok broker: answers; used by listen, work and sweep, while serve" in installed.run("check", env=env).words
             # And all stop when they are told to
             assert [stop(each) for each in (listener, work, sweep)] == [0, 0, 0]
     assert "Traceback" not in (installed.folder / "work.log").read_text()
@@ -221,11 +221,12 @@ def test_a_shared_database_on_postgresql(tmp_path: Path) -> None:
         assert {each["kind"]: each["items"] for each in found["failure_groups"]} == {
             "image_refused": 2,
             "delivery_dead": 1,
+            "delivery_overdue": 1,
         }
         assert [each["recent"] for each in found["failure_groups"] if each["kind"] == "image_refused"] == [1]
         assert found["destinations"][0] | {"dead": 1, "pending": 1} == found["destinations"][0]
         assert found["rejections_24h"][0]["count"] == 3
-        assert "! 2 failures to look into" in installed.run("status", env=env).words
+        assert "! 3 failures to look into" in installed.run("status", env=env).words
         said = installed.run("requeue", "--refused", "--dead", env=env)
         assert "2 refused images will be analysed again 1 dead delivery will be sent again" in said.words
         assert json.loads(installed.run("status", "--json", env=env).out)["failure_groups"] == []

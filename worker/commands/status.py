@@ -184,8 +184,8 @@ def _attention(report: dict[str, Any]) -> list[str]:
     if all(each["silent"] for each in report["processes"]):
         problems.append("no process runs, so nothing is received or delivered: start `fundus-worker serve`")
     problems += [
-        f"process {each['pid']} on {each['host']} ({each['role']}) takes no images: another with other models "
-        "started later; stop it, or start it anew for its own models to be the active ones"
+        f"process {each['pid']} on {each['host']} ({each['role']}) takes no images: another with other "
+        "models started later; stop it, or start it anew for its own models to be the active ones"
         for each in report["processes"]
         if each["superseded"] and not each["silent"]
     ]

@@ -15,7 +15,7 @@ from factories.commands import Installation, install, run
 from factories.runtime import make_settings
 
 from dicom_io.sender import Peer, echo
-from worker.celery_worker import _worker, run_celery_worker
+from worker.celery_worker import _end_when_failed, _worker, run_celery_worker
 from worker.commands import services
 from worker.commands.services import stop_signals
 from worker.dispatch import Job
@@ -218,6 +218,21 @@ def test_a_celery_worker_needs_a_service_that_started(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="without a runtime"):
         run_celery_worker(Unstarted(make_settings(tmp_path), Role.WORK), frozenset(Job))
+
+
+def test_a_celery_worker_is_asked_to_stop_when_the_service_has_failed(tmp_path: Path) -> None:
+    service = Service(make_settings(tmp_path), Role.WORK)
+    ended = threading.Event()
+    with stop_signals() as stop:
+        # When nothing failed, and consuming ended
+        ended.set()
+        _end_when_failed(service, ended)
+        assert not stop.is_set()
+        # And when it has
+        ended.clear()
+        service.failed.set()
+        _end_when_failed(service, ended)
+        assert stop.wait(10)
 
 
 def test_a_celery_worker_needs_the_main_thread(tmp_path: Path) -> None:
