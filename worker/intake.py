@@ -79,18 +79,35 @@ class Intake:
 
     def association_closed(self, caller: Caller, outcome: str) -> None:
         """End the association's row, if it stored anything, and report the studies that this completes."""
-        runtime = self._runtime
         self._rejections.association_closed(caller)
-        closed = runtime.database.write(
-            door.association_closed, caller.association_id, outcome, runtime.closing_policy
-        )
-        for study_id, priority in closed:
-            log.info("study_closed", study=study_id, by="association")
-            runtime.dispatcher.wake(Job.REPORT, study_id, priority)
+        try:
+            _close(self._runtime, caller.association_id, outcome)
+        except DatabaseError as error:
+            # An association that counts as open keeps its studies open: `close_left` tries again.
+            self._runtime.unclosed_associations[caller.association_id] = outcome
+            log.error("association_not_closed", association=caller.association_id, error=str(error))
 
     def turned_away(self, rejection: TurnedAway) -> None:
         """Record what was not accepted."""
         self._rejections.add(rejection)
+
+
+def close_left(runtime: Runtime) -> None:
+    """End the associations whose end could not be written when it came.
+
+    Raises:
+        DatabaseError: Nor can it be now.
+    """
+    for association_id, outcome in list(runtime.unclosed_associations.items()):
+        _close(runtime, association_id, outcome)
+        del runtime.unclosed_associations[association_id]
+
+
+def _close(runtime: Runtime, association_id: str, outcome: str) -> None:
+    closed = runtime.database.write(door.association_closed, association_id, outcome, runtime.closing_policy)
+    for study_id, priority in closed:
+        log.info("study_closed", study=study_id, by="association")
+        runtime.dispatcher.wake(Job.REPORT, study_id, priority)
 
 
 class MismatchError(UnreadableObjectError):

@@ -43,6 +43,7 @@ class Runtime:
         stopping: Set when the process is about to end.
         settled_folders: Folders of the spool in which this process found every file in its place, and when a
             name in each came or went last (ns): while that stays so, none of them is looked at again.
+        unclosed_associations: How associations ended whose end could not be written yet, by their id.
     """
 
     settings: Settings
@@ -58,6 +59,7 @@ class Runtime:
     dispatcher: Dispatcher = field(default_factory=SilentDispatcher)
     stopping: threading.Event = field(default_factory=threading.Event)
     settled_folders: dict[str, int] = field(default_factory=dict)
+    unclosed_associations: dict[str, str] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closed: bool = False
 

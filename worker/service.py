@@ -25,7 +25,7 @@ from worker.reporting import report
 from worker.runtime import Runtime, build_runtime
 from worker.settings import Settings
 from worker.store import processes
-from worker.sweep import adopt_orphans, recover, sweep, wake_due
+from worker.sweep import adopt_orphans, alive, recover, sweep, wake_due
 
 log = structlog.get_logger(__name__)
 POLL_S = 0.5
@@ -163,9 +163,7 @@ class Service:
         elif self.role is Role.WORK and not self.settings.broker_url:
             self._loop("poll", POLL_S, lambda: wake_due(runtime))
         if self.role in (Role.LISTEN, Role.WORK):
-            self._loop(
-                "alive", interval_s, lambda: runtime.database.write(processes.seen, runtime.process_id)
-            )
+            self._loop("alive", interval_s, lambda: alive(runtime))
 
     def _loop(self, name: str, interval_s: float, work: Callable[[], object]) -> None:
         def run() -> None:

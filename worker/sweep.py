@@ -21,7 +21,7 @@ from dicom_io.spool import StoredObject
 from worker.delivery import add_missing
 from worker.dispatch import Job
 from worker.errors import DatabaseError
-from worker.intake import adopt
+from worker.intake import adopt, close_left
 from worker.runtime import Runtime
 from worker.store import deliveries, images, leases, processes, studies
 
@@ -38,7 +38,7 @@ _ORPHAN_LEASE_S = 600.0
 def sweep(runtime: Runtime) -> None:
     """Look once: close what is due, release what dead processes hold, wake what waits."""
     database, policy = runtime.database, runtime.closing_policy
-    database.write(processes.seen, runtime.process_id)
+    alive(runtime)
     for process_id in database.read(
         processes.silent, max(SILENT_S, 3 * runtime.settings.jobs.sweep_interval_s)
     ):
@@ -48,6 +48,12 @@ def sweep(runtime: Runtime) -> None:
         log.info("study_closed", study=study_id, by="time")
     add_missing(runtime)
     wake_due(runtime)
+
+
+def alive(runtime: Runtime) -> None:
+    """Say that this process lives, and what it could not say before."""
+    runtime.database.write(processes.seen, runtime.process_id)
+    close_left(runtime)
 
 
 def wake_due(runtime: Runtime) -> None:

@@ -28,10 +28,11 @@ from factories.runtime import (
 )
 
 from worker.dispatch import Job, SilentDispatcher
-from worker.errors import ForeignSpoolError
+from worker.errors import DatabaseUnreachableError, ForeignSpoolError
+from worker.intake import Intake
 from worker.runtime import Runtime
-from worker.store import images, leases, processes, studies
-from worker.sweep import adopt_orphans, recover, refuse_damaged, sweep, wake_due
+from worker.store import door, images, leases, processes, studies
+from worker.sweep import adopt_orphans, alive, recover, refuse_damaged, sweep, wake_due
 
 DEAD = "dead-process"
 RULES_BY_CALLER = """
@@ -226,6 +227,28 @@ class TestDamagedFiles:
         assert value(runtime, "SELECT state FROM instances") == "RECEIVED"
 
 
+def test_an_association_whose_end_could_not_be_written_is_ended_later(runtime: Runtime) -> None:
+    # Given a database that is away when an association ends
+    _offered(runtime)
+    real = runtime.database.write
+
+    def away(work: Any, *arguments: Any) -> Any:
+        if work is door.association_closed:
+            raise DatabaseUnreachableError("away")
+        return real(work, *arguments)
+
+    with patch.object(runtime.database, "write", away):
+        Intake(runtime).association_closed(caller(), "RELEASED")
+        with pytest.raises(DatabaseUnreachableError):
+            alive(runtime)
+    assert value(runtime, "SELECT closed_at FROM associations") is None
+    # When the process next says that it lives
+    alive(runtime)
+    # Then the association is ended, once
+    assert value(runtime, "SELECT outcome FROM associations") == "RELEASED"
+    assert not runtime.unclosed_associations
+
+
 class TestWhoseSpool:
     def test_a_process_whose_spool_is_not_mounted_does_not_start(
         self, tmp_path: Path, database_url: str
@@ -403,8 +426,6 @@ def test_a_study_stays_open_while_an_association_that_touched_it_does(runtime: R
     past(runtime, "studies", "close_due_at")
     sweep(runtime)
     assert value(runtime, "SELECT state FROM studies") == "OPEN"
-    from worker.intake import Intake
-
     Intake(runtime).association_closed(caller(), "RELEASED")
     sweep(runtime)
     assert value(runtime, "SELECT state FROM studies") == "CLOSED"
