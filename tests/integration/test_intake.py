@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -25,6 +26,7 @@ from factories.runtime import (
 )
 from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from sqlalchemy import text
 
 from dicom_io.listener import TurnedAway
 from worker.dispatch import Job
@@ -33,6 +35,7 @@ from worker.intake import Intake
 from worker.runtime import Runtime
 from worker.store import images
 from worker.store.intake import conflicts, keep_first
+from worker.store.studies import settle_content
 
 STUDY, OTHER_STUDY = "1.2.3.4", "1.2.3.5"
 
@@ -375,6 +378,27 @@ class TestPatientConflict:
         offer(runtime, _fundus("1.2.3.4.2", laterality="L"))
         assert value(runtime, "SELECT withheld_reason FROM studies") is None
         offer(runtime, _fundus("1.2.3.4.3", laterality="L", IssuerOfPatientID="OTHER"))
+        assert value(runtime, "SELECT withheld_reason FROM studies") == "PATIENT_CONFLICT"
+
+    def test_one_that_is_found_meanwhile_is_not_overwritten(self, runtime: Runtime) -> None:
+        # Given a transaction that makes one of two images another patient's, not committed yet
+        if runtime.database.engine.dialect.name == "sqlite":
+            pytest.skip("SQLite has one writer at a time")
+        offer(runtime, _fundus("1.2.3.4.1"))
+        offer(runtime, _fundus("1.2.3.4.2", laterality="L"))
+        study = value(runtime, "SELECT id FROM studies")
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        with ThreadPoolExecutor(1) as pool:
+            with runtime.database.engine.begin() as tx:
+                tx.execute(text("SELECT id FROM studies FOR UPDATE"))
+                tx.execute(text("UPDATE instances SET patient_key = 'other' WHERE id = 2"))
+                tx.execute(text("UPDATE studies SET withheld_reason = 'PATIENT_CONFLICT'"))
+                # When another one settles the study
+                settled = pool.submit(runtime.database.write, settle_content, study, runtime.closing_policy)
+                while not value(runtime, waiting) and not settled.done():
+                    time.sleep(0.01)
+            settled.result(30)
+        # Then it saw the other patient
         assert value(runtime, "SELECT withheld_reason FROM studies") == "PATIENT_CONFLICT"
 
     def test_no_table_holds_the_identity(self, runtime: Runtime) -> None:
