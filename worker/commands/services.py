@@ -21,9 +21,8 @@ from worker.commands.options import (
 
 if TYPE_CHECKING:
     from worker.dispatch import Job
-    from worker.memory import limit_arenas
     from worker.service import Service
-from worker.settings import Settings
+    from worker.settings import Settings
 
 _STOP_S = 30.0
 _LOOK_S = 0.5
@@ -144,6 +143,8 @@ def _run(service: Service) -> None:
 
 
 def _start(service: Service) -> None:
+    from worker.memory import limit_arenas
+
     limit_arenas()
     try:
         service.start()
