@@ -30,6 +30,7 @@ from dicom_io.sender import Outcome
 from worker.delivery import deliver
 from worker.runtime import Runtime
 from worker.store import deliveries, leases
+from worker.store.reports import DestinationRow
 from worker.sweep import sweep
 
 
@@ -341,6 +342,27 @@ def test_a_destination_that_a_report_s_writer_did_not_know_gets_it_all_the_same(
     found = rows(runtime, "SELECT destination, state FROM deliveries ORDER BY id")
     assert [tuple(each.values()) for each in found] == [("archive", "PENDING"), ("pacs", "PENDING")]
     runtime.close()
+
+
+def test_a_destination_is_added_once_when_two_look_at_the_same_time(tmp_path: Path, pacs: Pacs) -> None:
+    older = make_runtime(tmp_path, destination=[pacs.destination("archive")])
+    _reported(older)
+    older.close()
+    runtime = make_runtime(tmp_path, destination=[pacs.destination("archive"), pacs.destination("pacs")])
+    found = runtime.database.read(deliveries.missing, "pacs", 10)
+    row = DestinationRow("pacs", True)
+    assert runtime.database.write(deliveries.add, row, 10) == 1
+    with patch.object(deliveries, "missing", return_value=found):
+        assert runtime.database.write(deliveries.add, row, 10) == 0
+    assert value(runtime, "SELECT count(*) FROM deliveries") == 2
+    runtime.close()
+
+
+def test_a_delivery_of_a_superseded_report_is_never_sent(runtime: Runtime, pacs: Pacs) -> None:
+    _reported(runtime)
+    execute(runtime, "UPDATE reports SET state = 'SUPERSEDED'")
+    deliver(runtime, "pacs")
+    assert pacs.received == []
 
 
 def test_reports_that_were_to_stay_here_stay_and_so_do_old_ones(tmp_path: Path, pacs: Pacs) -> None:

@@ -320,6 +320,19 @@ def test_a_damaged_file_does_not_stop_the_others(report: Path, tmp_path: Path) -
     ]
 
 
+def test_what_is_not_wanted_any_more_when_its_turn_comes_is_left_out(report: Path) -> None:
+    asked: list[int] = []
+
+    def wanted(key: int) -> bool:
+        asked.append(key)
+        return key != 11
+
+    with scp() as port:
+        outcomes = list(send(peer(port), parcels(report, 3), wanted=wanted))
+    assert reasons(outcomes) == [(10, None, False), (12, None, False)]
+    assert asked == [10, 11, 12]
+
+
 def test_nothing_sound_to_send_calls_nobody(tmp_path: Path) -> None:
     missing = Parcel(1, tmp_path / "missing.dcm", Comprehensive3DSRStorage, SR_UID)
     assert [outcome.key for outcome in send(peer(free_port()), [missing])] == [1]

@@ -20,7 +20,9 @@ _FAILURES = {
     "image_refused": "images refused",
     "study_withheld": "studies withheld",
     "study_overdue": "studies without a complete report at the deadline",
+    "report_failing": "studies whose report fails again and again",
     "delivery_dead": "reports given up on",
+    "delivery_overdue": "reports overdue",
 }
 _TOTALS = (
     ("images", "instances", ("ANALYSED", "REFUSED", "RECEIVED")),
@@ -172,7 +174,7 @@ def _show_failure(failure: dict[str, Any], at: datetime) -> None:
     _line(f"    - {since(failure['since'], at)}{accession}")
     _line(f"      study  {failure['study_instance_uid']}")
     if failure["sop_instance_uid"]:
-        noun = "report" if failure["kind"] == "delivery_dead" else "image"
+        noun = "report" if failure["kind"].startswith("delivery_") else "image"
         _line(f"      {noun:<6} {failure['sop_instance_uid']}")
     if failure["detail"]:
         _prose(str(failure["detail"]), indent=6)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
 from worker.schema import Delivery, DeliveryState, Instance, Report, ReportState, Study, db_now
@@ -33,17 +34,18 @@ class DueDelivery:
 
 
 def _sendable(destination: str | None = None) -> ColumnElement[bool]:
-    """Due, its file sound, and of a study that has images and that nothing withholds.
+    """Due, of a current report whose file is sound, and of a study with images that nothing withholds.
 
     A conflict may have come after the report was written, or its images may have gone to another study. A
     study whose images cannot be read any more keeps its earlier report all the same.
     """
     conflict = and_(Study.withheld_reason.is_not(None), Study.withheld_reason != studies.FILES_DAMAGED)
+    replaced = or_(Report.state != ReportState.WRITTEN, Report.sha256.is_(None))
     emptied = ~exists(select(Instance.id).where(Instance.study_id == Study.id))
     held_back = exists(
         select(Study.id)
         .join(Report, Report.study_id == Study.id)
-        .where(Report.id == Delivery.report_id, or_(conflict, emptied, Report.sha256.is_(None)))
+        .where(Report.id == Delivery.report_id, or_(conflict, emptied, replaced))
     )
     due = and_(Delivery.state == DeliveryState.PENDING, Delivery.due_at <= db_now(), ~held_back)
     return due if destination is None else and_(due, Delivery.destination == destination)
@@ -103,10 +105,20 @@ def missing(tx: Connection, destination: str, limit: int) -> list[int]:
 
 def add(tx: Connection, destination: DestinationRow, limit: int) -> int:
     """Add the deliveries that `missing` finds; return how many."""
-    found = missing(tx, destination.name, limit)
-    for report_id in found:
-        tx.execute(insert(Delivery).values(delivery_values(report_id, destination)))
-    return len(found)
+    return sum(_add(tx, report_id, destination) for report_id in missing(tx, destination.name, limit))
+
+
+def _add(tx: Connection, report_id: int, destination: DestinationRow) -> bool:
+    # Locked: a report that is superseded just now must not get a delivery after that.
+    current = select(Report.id).where(Report.id == report_id, Report.state == ReportState.WRITTEN)
+    if tx.scalar(current.with_for_update()) is None:
+        return False
+    try:
+        with tx.begin_nested():
+            tx.execute(insert(Delivery).values(delivery_values(report_id, destination)))
+    except IntegrityError:  # another sweep was faster
+        return False
+    return True
 
 
 def accepted(tx: Connection, delivery_id: int, warning: str | None) -> bool:

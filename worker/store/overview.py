@@ -42,12 +42,13 @@ def failure_groups(tx: Connection, days: float) -> list[dict[str, Any]]:
 
     Args:
         tx: The transaction.
-        days: `recent` leaves out images that were refused longer ago. A study or a report that is missing
-            stays missing, whatever its age.
+        days: `recent` leaves out images that were refused, and studies whose last image moved away, longer
+            ago. A study or a report that is missing stays missing, whatever its age.
     """
     statement = text(
         "SELECT kind, reason_code, destination, count(*) AS items, max(since) AS newest, "
-        "sum(CASE WHEN kind = 'image_refused' AND since < :cutoff THEN 0 ELSE 1 END) AS recent "
+        "sum(CASE WHEN (kind = 'image_refused' OR reason_code = 'STUDY_EMPTIED') AND since < :cutoff "
+        "THEN 0 ELSE 1 END) AS recent "
         "FROM v_failures GROUP BY kind, reason_code, destination ORDER BY newest DESC"
     )
     typed = statement.bindparams(bindparam("cutoff", type_=UtcDateTime())).columns(newest=UtcDateTime())
