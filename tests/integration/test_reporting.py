@@ -290,7 +290,7 @@ class TestImagesThatMoved:
     """A corrected header took every image of a reported study to another one."""
 
     def _moved(self, runtime: Runtime) -> None:
-        image = {"sop_uid": "1.2.3.1", "grade": 4}
+        image: dict[str, Any] = {"sop_uid": "1.2.3.1", "grade": 4}
         if not rows(runtime, "SELECT 1 FROM instances"):
             offer(runtime, fundus_of_grade(**image, study_uid="1.2.3", PatientID="A"))
             run_to_report(runtime)

@@ -42,7 +42,7 @@ _SETTLED = frozenset({"NOT_COLOUR", "NOT_A_FUNDUS_PHOTOGRAPH", "CAMERA_REFUSED"}
 def status(
     config: ConfigOption = None,
     days: Annotated[
-        int, typer.Option(min=1, help="Images refused longer ago no longer count as needing a person.")
+        int, typer.Option(min=1, help="Images refused, or studies emptied, longer ago need nobody any more.")
     ] = 7,
     as_json: JsonOption = False,
 ) -> None:

@@ -181,6 +181,33 @@ def written_uid(installed: Installation) -> str:
     return str(report(installed)["failures"][0]["sop_instance_uid"])
 
 
+@pytest.mark.parametrize(("days", "status"), [(6, 1), (8, 0)])
+def test_a_study_that_was_emptied_needs_a_person_for_a_week(
+    installed: Installation, days: int, status: int
+) -> None:
+    with installed.rows() as rows:
+        running(rows)
+        rows.study(withheld_reason="STUDY_EMPTIED", last_image_at=ago(hours=24 * days))
+    answer = installed.run("status")
+    assert answer.status == status
+    assert "studies withheld: 1, STUDY_EMPTIED" in answer.words
+    assert "remove the report at the destination" in answer.words
+
+
+def test_a_delivery_that_is_overdue_and_a_report_that_fails_are_named(installed: Installation) -> None:
+    with installed.rows() as rows:
+        running(rows)
+        bundle = rows.bundle()
+        refused = {"created_at": ago(hours=1), "reason_code": "PEER_REJECTED_ASSOCIATION"}
+        rows.delivery(rows.report(rows.study(), bundle), **refused)
+        rows.study(attempts=4, reported_version=0, closed_at=ago(minutes=2), last_error="ValueError")
+    answer = installed.run("status")
+    assert answer.status == 1
+    assert "reports overdue to pacs: 1, PEER_REJECTED_ASSOCIATION" in answer.words
+    assert "Enter our AE title at the destination" in answer.words
+    assert "studies whose report fails again and again: 1" in answer.words
+
+
 def test_a_superseded_revision_that_died_is_no_concern(installed: Installation) -> None:
     with installed.rows() as rows:
         running(rows)
