@@ -17,7 +17,6 @@ import errno
 import hashlib
 import os
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -210,7 +209,7 @@ class Spool:
 
     def stale_incoming(self, older_than_s: float) -> Iterator[Path]:
         """Temporary files untouched for `older_than_s` seconds: left by a process that died."""
-        limit = time.time() - older_than_s
+        limit = self.clock() - older_than_s
         for path in self.incoming.iterdir():
             modified_at = _modified_at(path)
             if modified_at is not None and modified_at <= limit:

@@ -129,7 +129,8 @@ def adopt_orphans(runtime: Runtime) -> int:
     if token is None:
         return 0
     try:
-        for path in runtime.spool.stale_incoming(HALF_RECEIVED_AGE_S):
+        silent_s = 2 * runtime.settings.listener.network_timeout_s
+        for path in runtime.spool.stale_incoming(max(HALF_RECEIVED_AGE_S, silent_s)):
             path.unlink(missing_ok=True)
             log.warning("half_received_file_deleted", file=path.name)
         oldest = runtime.spool.clock() - ORPHAN_AGE_S  # the files' own clock: this machine's may be another's

@@ -75,9 +75,27 @@ def test_a_clock_that_jumped_adopts_nothing_early(runtime: Runtime) -> None:
     # Given a file that came just now, and a machine whose clock is a day ahead of the disk's
     path = _orphan(runtime, 1)
     os.utime(path)
+    half = runtime.spool.incoming / "half.part"
+    half.write_bytes(b"half")
     with patch("time.time", return_value=path.stat().st_mtime + 86_400):
         assert adopt_orphans(runtime) == 0
     assert value(runtime, "SELECT count(*) FROM instances") == 0
+    assert half.exists()
+
+
+def test_what_an_association_may_still_send_is_not_deleted(tmp_path: Path) -> None:
+    # Given a listener that waits for two hours, and an object that has not grown for three
+    runtime = make_runtime(tmp_path, listener={"network_timeout_s": 7200})
+    half = runtime.spool.incoming / "half.part"
+    half.write_bytes(b"half")
+    three_hours_ago = half.stat().st_mtime - 3 * 3600
+    os.utime(half, (three_hours_ago, three_hours_ago))
+    adopt_orphans(runtime)
+    assert half.exists()
+    os.utime(half, (1, 1))
+    adopt_orphans(runtime)
+    assert not half.exists()
+    runtime.close()
 
 
 def test_one_bad_file_keeps_no_other_waiting_and_is_tried_again(runtime: Runtime) -> None:
