@@ -198,7 +198,7 @@ def test_a_delivery_that_is_overdue_and_a_report_that_fails_are_named(installed:
     with installed.rows() as rows:
         running(rows)
         bundle = rows.bundle()
-        refused = {"created_at": ago(hours=1), "reason_code": "PEER_REJECTED_ASSOCIATION"}
+        refused: dict[str, Any] = {"created_at": ago(hours=1), "reason_code": "PEER_REJECTED_ASSOCIATION"}
         rows.delivery(rows.report(rows.study(), bundle), **refused)
         rows.study(attempts=4, reported_version=0, closed_at=ago(minutes=2), last_error="ValueError")
     answer = installed.run("status")
