@@ -108,8 +108,21 @@ class Store(RuleBasedStateMachine):
             study, side = self.known[instance]["at"]
             image = _image(instance, study, side, pixels=9)
             recorded = self.database.write(intake.record, image, POLICY)
-            assert recorded.outcome in (Outcome.UID_CONFLICT, Outcome.KEPT_ASIDE)
-            self.known[instance]["conflict"] = True
+            if "conflict" in self.known[instance]:
+                assert recorded.outcome is Outcome.KEPT_ASIDE
+            else:
+                assert recorded.outcome is Outcome.UID_CONFLICT
+                self.known[instance]["conflict"] = True
+
+    @rule()
+    def a_person_decides(self) -> None:
+        """On every conflict there is: it is over, and the same bytes do not bring it back."""
+        found = self.database.read(intake.conflicts, sop_instance_uid=None, study_instance_uid=None)
+        assert len(found) == sum(model.get("conflict", False) for model in self.known.values())
+        assert self.database.write(intake.keep_first, found, POLICY) == len(found)
+        for model in self.known.values():
+            if "conflict" in model:
+                model["conflict"] = False
 
     @rule(instance=INSTANCES)
     def claim(self, instance: int) -> None:
@@ -168,7 +181,7 @@ class Store(RuleBasedStateMachine):
         waiting = [m for m in self.known.values() if m["at"][0] == study and m["state"] == "RECEIVED"]
         assert claimed.partial == bool(waiting)
         latest = self.database.read(reports.latest, claimed.study_id, self.bundle_pk)
-        current = self.database.read(reports.current, claimed.study_id)
+        current = self.database.read(reports.newest_written, claimed.study_id)
         pending = latest if latest is not None and latest.state == "PENDING" else None
         number = 1 if latest is None else latest.revision + (pending is None)
         values = {
@@ -188,6 +201,19 @@ class Store(RuleBasedStateMachine):
             self.database.write(
                 reports.finish, claimed, row, spool_path="r", sha256="s", eyes=[], destinations=to
             )
+
+    @rule(study=STUDIES)
+    def all_the_way(self, study: int) -> None:
+        """What happens most: everything is read, the study closes, its report is written."""
+        self.claims_run_out()
+        self.a_person_decides()
+        for found in self.rows("SELECT id, sop_instance_uid FROM instances WHERE state = 'RECEIVED'"):
+            claimed = self.database.write(images.claim, found["id"], "w", 600.0)
+            assert claimed is not None
+            assert self.database.write(images.finish, claimed, self.bundle_pk, [FINDING])
+            self.known[int(found["sop_instance_uid"][4:])]["state"] = "ANALYSED"
+        self.close(held=False)
+        self.report(study, crash=False)
 
     @rule(accept=st.booleans())
     def deliver(self, accept: bool) -> None:
