@@ -108,10 +108,12 @@ class Store(RuleBasedStateMachine):
             study, side = self.known[instance]["at"]
             image = _image(instance, study, side, pixels=9)
             recorded = self.database.write(intake.record, image, POLICY)
-            if "conflict" in self.known[instance]:
+            aside = self.known[instance].setdefault("aside", set())
+            if (study, side) in aside:
                 assert recorded.outcome is Outcome.KEPT_ASIDE
             else:
                 assert recorded.outcome is Outcome.UID_CONFLICT
+                aside.add((study, side))
                 self.known[instance]["conflict"] = True
 
     @rule()
@@ -121,8 +123,7 @@ class Store(RuleBasedStateMachine):
         assert len(found) == sum(model.get("conflict", False) for model in self.known.values())
         assert self.database.write(intake.keep_first, found, POLICY) == len(found)
         for model in self.known.values():
-            if "conflict" in model:
-                model["conflict"] = False
+            model["conflict"] = False
 
     @rule(instance=INSTANCES)
     def claim(self, instance: int) -> None:
