@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,10 @@ def _drawn(size: int, seed: int) -> bytes:
     noise = rng.normal(0, 2.5, image.shape).astype(np.float32)
     drawn = (image.astype(np.float32) * (0.6 + 0.4 * shade[..., None]) + noise) * (inside[..., None] > 0)
     return np.clip(drawn, 0, 255).astype(np.uint8).tobytes()
+
+
+ACQUIRED_AT = datetime(2026, 3, 1, 10, 0, tzinfo=UTC)
+"""Of every object: two that are made one after the other differ only in what they are told."""
 
 
 def synthetic_fundus(size: int = 256, seed: int = 0) -> RgbImage:
@@ -125,6 +130,7 @@ def make_fundus(
         sop_class_uid=UID(sop_class),
         transfer_syntax_uid=transfer_syntax,
         photometric=photometric,
+        acquired_at=ACQUIRED_AT,
     )
     for keyword, value in attributes.items():
         if value is None:
