@@ -40,7 +40,9 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(output: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "worker.cli", "demo", "--output", str(output), *arguments]
+    # A shell without job control starts what it puts into the background with SIGINT ignored: undo that.
+    attentive = ["/usr/bin/env", "--default-signal=INT"]
+    return [*attentive, sys.executable, "-m", "worker.cli", "demo", "--output", str(output), *arguments]
 
 
 def environment(bundle: Path | None) -> dict[str, str]:

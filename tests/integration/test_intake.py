@@ -47,6 +47,13 @@ def runtime(tmp_path: Path, database_url: str) -> Iterator[Runtime]:
     made.close()
 
 
+@pytest.fixture
+def on_postgresql(tmp_path: Path, postgres_url: str) -> Iterator[Runtime]:
+    made = make_runtime(tmp_path, database_url=postgres_url)
+    yield made
+    made.close()
+
+
 def _fundus(sop_uid: str = "1.2.3.4.1", **options: Any) -> Any:
     return fundus_of_grade(
         **{"grade": 2, "study_uid": STUDY, "series_uid": "1.2.3.4.0", **options}, sop_uid=sop_uid
@@ -380,10 +387,10 @@ class TestPatientConflict:
         offer(runtime, _fundus("1.2.3.4.3", laterality="L", IssuerOfPatientID="OTHER"))
         assert value(runtime, "SELECT withheld_reason FROM studies") == "PATIENT_CONFLICT"
 
-    def test_one_that_is_found_meanwhile_is_not_overwritten(self, runtime: Runtime) -> None:
-        # Given a transaction that makes one of two images another patient's, not committed yet
-        if runtime.database.engine.dialect.name == "sqlite":
-            pytest.skip("SQLite has one writer at a time")
+    def test_one_that_is_found_meanwhile_is_not_overwritten(self, on_postgresql: Runtime) -> None:
+        # Given a transaction that makes one of two images another patient's, not committed yet; SQLite,
+        # which has one writer at a time, cannot get there
+        runtime = on_postgresql
         offer(runtime, _fundus("1.2.3.4.1"))
         offer(runtime, _fundus("1.2.3.4.2", laterality="L"))
         study = value(runtime, "SELECT id FROM studies")
