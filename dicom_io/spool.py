@@ -26,6 +26,7 @@ from pathlib import Path, PurePosixPath
 from dicom_io.errors import SpoolDamagedError, SpoolFullError
 
 _OUT_OF_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NOT_OPENED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM}
 _SUFFIX = ".dcm"
 
 
@@ -134,8 +135,9 @@ class Spool:
                 _fsync(final.parent)
             except FileNotFoundError:
                 raise SpoolDamagedError(f"{spooled.relative_path} is not in the spool") from None
-            except OSError:
-                if spooled.new:
+            except OSError as error:
+                # One that could not even be opened was not synced either, and somebody else may hold it.
+                if spooled.new and error.errno not in _NOT_OPENED:
                     final.unlink(missing_ok=True)
                 raise
 
@@ -201,11 +203,14 @@ class Spool:
 
     def discard_unchanged(self, found: StoredObject) -> bool:
         """Remove an object unless it was placed again since it was listed; return whether it is gone."""
-        path = self.path(found.relative_path)
-        if _modified_at(path) not in (None, found.modified_at):
+        if not self.is_unchanged(found):
             return False
-        path.unlink(missing_ok=True)
+        self.path(found.relative_path).unlink(missing_ok=True)
         return True
+
+    def is_unchanged(self, found: StoredObject) -> bool:
+        """Whether an object was not placed again since it was listed; also true when it is gone."""
+        return _modified_at(self.path(found.relative_path)) in (None, found.modified_at)
 
     def stale_incoming(self, older_than_s: float) -> Iterator[Path]:
         """Temporary files untouched for `older_than_s` seconds: left by a process that died."""

@@ -92,11 +92,13 @@ def _end_without_findings(runtime: Runtime, claimed: ImageClaim, error: Exceptio
     if isinstance(error, BatcherClosedError) and runtime.stopping.is_set():
         runtime.database.write(images.give_back, claimed)
         return "given back"
-    if isinstance(error, BatcherFullError):  # too much at once is nobody's fault and no attempt
+    if isinstance(error, BatcherFullError | OSError):
+        # Too much at once, or a disk that cannot be read now, is no fault of the image and no attempt.
         jobs = runtime.settings.jobs
         delay_s = backoff_s(_WHILE_FULL, jobs.retry_base_s, jobs.retry_max_s)
         runtime.database.write(images.give_back, claimed, delay_s)
-        return "given back BatcherFullError"
+        log.warning("image_put_back", instance=claimed.instance_id, error=type(error).__name__)
+        return f"given back {type(error).__name__}"
     if isinstance(error, ImageRefusedError | NoFieldOfViewError):
         return _refuse(runtime, claimed, error.reason_code, str(error))
     if isinstance(error, DicomIoError) and not error.retryable:

@@ -36,8 +36,9 @@ class ClaimKeeper:
         with self._lock:
             self._tokens.add(token)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="claim-keeper", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="claim-keeper", daemon=True)
+                thread.start()
+                self._thread = thread  # not before it lives: `running` is asked at any time
         try:
             yield
         finally:

@@ -194,7 +194,8 @@ def _record(runtime: Runtime, destination: Destination, delivery: DueDelivery, o
         log.info("report_accepted", **fields)
         return
     if outcome.reason_code == "SPOOL_FILE_DAMAGED":
-        _replace(runtime, destination, delivery, outcome.detail)
+        # Its bytes were right a moment ago: the next look tells damage from a file that could not be opened.
+        _try_later(runtime, delivery, "SPOOL_FILE_DAMAGED", outcome.detail)
         return
     settings = runtime.settings.delivery
     code = outcome.reason_code or "STORE_FAILED"

@@ -28,8 +28,6 @@ from worker.store.studies import ClosingPolicy
 from worker.transactions import Database
 
 log = structlog.get_logger(__name__)
-_ANALYSING = ("serve", "work")
-"""Roles that analyse images; the others take whatever bundle is active."""
 
 
 @dataclass
@@ -113,6 +111,11 @@ class Runtime:
         }
         return [name for name, running in parts.items() if not running]
 
+    def take_over(self) -> None:
+        """Make this process's bundle the active one: it started last, everything of it works, it analyses."""
+        self.database.write(reports.activate_bundle, self.bundle_pk)
+        self.database.write(processes.analyses_with, self.process_id, self.bundle_pk)
+
     def close(self, timeout_s: float = 10.0) -> bool:
         """Finish what is queued, say good-bye, and release everything; may be called more than once.
 
@@ -170,18 +173,14 @@ def build_runtime(settings: Settings, role: str) -> Runtime:
     namespace, spool = _own_spool(settings, data)
     process_id = f"{socket.gethostname()[:40]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     data.write(processes.started, process_id, role, socket.gethostname()[:64], os.getpid())
-    # The process that started last says which bundle is the active one, if it analyses at all.
-    analyses = role in _ANALYSING
     bundle_pk = data.write(
         reports.bundle_key,
         bundle_id=bundle.manifest.id,
         version=bundle.manifest.version,
         digest=bundle.digest,
         training_camera=bundle.manifest.training_camera,
-        activate=analyses or not data.read(processes.has_active_bundle),
+        activate=not data.read(processes.has_active_bundle),
     )
-    if analyses:
-        data.write(processes.analyses_with, process_id, bundle_pk)
     return Runtime(
         settings=settings,
         database=data,

@@ -125,15 +125,16 @@ class Service:
             self.runtime = runtime
             undo.callback(self._stop_loops)
             if self.role in (Role.SERVE, Role.LISTEN):
-                undo.callback(
-                    self._bind_listener(runtime).stop, 0.0
-                )  # first, so that a port in use is known before the models load
+                # First, so that a port in use is known before the models load.
+                undo.callback(self._bind_listener(runtime).stop, 0.0)
             runtime.dispatcher = self._dispatcher(runtime)
             if self.role is Role.SERVE and self.settings.broker_url:
                 log.warning("broker_not_used", remedy=BROKER_UNUSED)
             if self.role in (Role.SERVE, Role.WORK) and Job.ANALYSE in self._jobs:
                 _ = runtime.batcher  # load and warm up before anything arrives
             recover(runtime)
+            if self.role in (Role.SERVE, Role.WORK) and Job.ANALYSE in self._jobs:
+                runtime.take_over()  # last: a start that fails must not stop those who run
             runtime.dispatcher.start()
             self._start_loops(runtime)
             if self.listener is not None:

@@ -190,10 +190,18 @@ def _adopt(runtime: Runtime, found: StoredObject) -> bool:
         return False
     recorded = adopt(runtime, header, found)
     if recorded is None:
-        _discard(runtime, found, "SOP instance UID is known", sop_instance_uid=header.sop_instance_uid)
+        _set_aside(runtime, found, header.sop_instance_uid)
         return False
     log.info("orphan_adopted", sop_instance_uid=header.sop_instance_uid, instance=recorded.instance_id)
     return True
+
+
+def _set_aside(runtime: Runtime, found: StoredObject, sop_instance_uid: str) -> None:
+    """Keep a sound file whose UID another row has: after a database restore it may be acknowledged."""
+    referred_to = runtime.database.read(images.known_hashes, [found.sha256])
+    if not referred_to and runtime.spool.is_unchanged(found):
+        runtime.spool.quarantine(found)
+        log.warning("orphan_quarantined", file=found.relative_path, sop_instance_uid=sop_instance_uid)
 
 
 def _discard(runtime: Runtime, found: StoredObject, reason: str, **about: str) -> None:

@@ -79,8 +79,9 @@ class Database:
             if self._closed or not self.running:
                 raise DatabaseUnreachableError("the database is closed: this process is stopping")
             if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="database-writer", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._serve, name="database-writer", daemon=True)
+                thread.start()
+                self._thread = thread
             self._queue.put((call, future))
         return future
 

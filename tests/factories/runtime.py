@@ -94,6 +94,7 @@ def make_runtime(
     made = make_settings(tmp_path, database_url=database_url, bundle=bundle, **settings)
     create_tables(made)
     runtime = build_runtime(made, "serve")
+    runtime.take_over()
     runtime.dispatcher = RecordingDispatcher()
     return runtime
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import pytest
 import structlog
 from factories.bundle import write_tiny_bundle
 from factories.runtime import (
+    analyse_all,
     close_studies,
+    execute,
     fundus_of_grade,
     make_runtime,
     make_settings,
     offer,
+    report_all,
     row,
     rows,
     value,
@@ -21,7 +27,8 @@ from factories.runtime import (
 from worker.commands.status import collect
 from worker.dispatch import Job
 from worker.runtime import Runtime, build_runtime
-from worker.service import run_job
+from worker.service import Role, Service, run_job
+from worker.store import reports
 
 
 def _two(tmp_path: Path) -> tuple[Runtime, Runtime]:
@@ -94,6 +101,65 @@ def test_a_process_that_analyses_nothing_does_not_change_the_active_bundle(tmp_p
     assert _processes(first) == {first.process_id: False, listening.process_id: False}
     listening.close()
     first.close()
+
+
+def test_a_start_that_fails_leaves_the_active_bundle_to_those_who_run(tmp_path: Path) -> None:
+    # Given a process that analyses, and the port of another one taken
+    first = make_runtime(tmp_path)
+    other = write_tiny_bundle(tmp_path / "other", version="2.0.0")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listener = {"port": taken.getsockname()[1]}
+        settings = make_settings(tmp_path, bundle=other, listener=listener)
+        # When that one starts with a newer bundle
+        with pytest.raises(OSError, match="in use"):
+            Service(settings, Role.SERVE).start()
+    # Then the first one goes on
+    assert value(first, "SELECT version FROM bundles WHERE active") == "1.0.0"
+    first.close()
+
+
+def test_a_worker_that_only_delivers_does_not_change_the_active_bundle(tmp_path: Path) -> None:
+    first = make_runtime(tmp_path)
+    other = write_tiny_bundle(tmp_path / "other", version="2.0.0")
+    delivering = Service(make_settings(tmp_path, bundle=other), Role.WORK, frozenset({Job.DELIVER}))
+    delivering.start()
+    assert value(first, "SELECT version FROM bundles WHERE active") == "1.0.0"
+    assert delivering.stop()
+    first.close()
+
+
+def test_a_study_is_reported_after_the_bundle_was_rolled_back(tmp_path: Path) -> None:
+    # Given a report of the old bundle that was cut off, and one of the new bundle that was written
+    first = make_runtime(tmp_path)
+    offer(first, fundus_of_grade(0, study_uid="1.2.3", sop_uid="1.2.3.1", laterality="R"))
+    analyse_all(first)
+    close_studies(first)
+    with patch.object(reports, "finish", side_effect=RuntimeError("killed")):
+        report_all(first)
+    first.close()
+    second = make_runtime(tmp_path, bundle=write_tiny_bundle(tmp_path / "other", version="2.0.0"))
+    _work_off(second)
+    second.close()
+    # When the old one comes back, and two more images come one after the other
+    first = make_runtime(tmp_path)
+    for number, grade in ((2, 0), (3, 4)):
+        offer(first, fundus_of_grade(grade, study_uid="1.2.3", sop_uid=f"1.2.3.{number}", laterality="L"))
+        _work_off(first)
+    # Then the worst of them is in the one current report
+    current = (
+        "SELECT e.grade FROM eye_results e JOIN reports r ON r.id = e.report_id WHERE r.state = 'WRITTEN'"
+    )
+    assert [each["grade"] for each in rows(first, current + " ORDER BY e.laterality")] == [4, 0]
+    assert value(first, "SELECT count(*) FROM reports WHERE state = 'WRITTEN'") == 1
+    first.close()
+
+
+def _work_off(runtime: Runtime) -> None:
+    for _ in range(3):
+        analyse_all(runtime)
+        close_studies(runtime)
+        execute(runtime, "UPDATE studies SET due_at = NULL")
+        report_all(runtime)
 
 
 def test_the_first_process_of_all_makes_its_bundle_the_active_one(tmp_path: Path) -> None:

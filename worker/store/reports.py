@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, case, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from worker.errors import ClaimLostError
@@ -122,9 +122,14 @@ def bundle_key(
         except IntegrityError:  # another process that starts now was first
             key = tx.execute(known).scalar_one()
     if activate:
-        tx.execute(update(Bundle).where(Bundle.id != key, Bundle.active).values(active=False))
-        tx.execute(update(Bundle).where(Bundle.id == key, ~Bundle.active).values(active=True))
+        activate_bundle(tx, int(key))
     return int(key)
+
+
+def activate_bundle(tx: Connection, key: int) -> None:
+    """Make the bundle the only active one."""
+    tx.execute(update(Bundle).where(Bundle.id != key, Bundle.active).values(active=False))
+    tx.execute(update(Bundle).where(Bundle.id == key, ~Bundle.active).values(active=True))
 
 
 def images(tx: Connection, study_id: int, bundle_pk: int) -> list[ImageRow]:
@@ -216,10 +221,13 @@ def latest(tx: Connection, study_id: int, bundle_pk: int) -> ReportRow | None:
 def newest_written(tx: Connection, study_id: int) -> ReportRow | None:
     """Return the revision that destinations hold as valid, whichever bundle it is of.
 
-    The newest that was ever written: it may be superseded without a successor (`retire`).
+    The current one, else the one written last: it may be superseded without a successor (`retire`). Not the
+    highest id: a revision that was begun early may have been finished late.
     """
     statement = select(*_COLUMNS).where(Report.study_id == study_id, Report.state != ReportState.PENDING)
-    row = tx.execute(statement.order_by(Report.id.desc()).limit(1)).one_or_none()
+    current_first = case((Report.state == ReportState.WRITTEN, 0), else_=1)
+    newest = statement.order_by(current_first, Report.written_at.desc(), Report.id.desc())
+    row = tx.execute(newest.limit(1)).one_or_none()
     return None if row is None else _row(row)
 
 
@@ -274,7 +282,13 @@ def finish(
         _supersede(tx, report.predecessor_id)
     written = update(Report).where(Report.id == report.id, Report.state == ReportState.PENDING)
     tx.execute(
-        written.values(state=ReportState.WRITTEN, spool_path=spool_path, sha256=sha256, written_at=db_now())
+        written.values(
+            state=ReportState.WRITTEN,
+            spool_path=spool_path,
+            sha256=sha256,
+            content_version=claimed.content_version,
+            written_at=db_now(),
+        )
     )
     for eye in eyes:
         tx.execute(insert(EyeResult).values(report_id=report.id, **asdict(eye)))
