@@ -93,8 +93,8 @@ def footnote(results: Sequence[Result], references: Mapping[str, int]) -> str:
     withheld = len(results) - len(stated)
     agreeing = sum(result.referable == (references[result.sop_instance_uid] >= 2) for result in stated)
     return (
-        "probability: calibrated, of referable disease (grade 2 or more); ms: from acknowledgement to "
-        "finding, waiting included; reference: grade by the data set's authors.\n"
+        "probability: of referable disease (grade 2 or more), calibrated on the labelled camera; "
+        "ms: from acknowledgement to finding, waiting included; reference: grade by the data set's authors.\n"
         f"Referable or not agrees with the reference in {agreeing} of {len(stated)} eyes with a grade; "
         f"{withheld} {'eye is' if withheld == 1 else 'eyes are'} withheld."
     )
