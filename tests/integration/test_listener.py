@@ -531,7 +531,8 @@ def test_stop_waits_for_a_running_store(tmp_path: Path) -> None:
     # Then the object was acknowledged, and the association ended afterwards
     assert answers == [0x0000]
     assert [outcome for _, outcome in recorder.closed] == ["ABORTED"]
-    assert recorder.rejections == []
+    # The connections by which this test found the door closed may have come before it was.
+    assert [each for each in recorder.rejections if each.kind != "CONNECTION"] == []
 
 
 def refuses_connections(port: int) -> bool:
