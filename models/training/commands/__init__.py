@@ -1,0 +1,1 @@
+"""The commands of `fundus-train`, a file each group; `models.training.cli` mounts them."""

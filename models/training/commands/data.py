@@ -1,0 +1,69 @@
+"""`fundus-train data`: prepare photographs."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import typer
+
+from models.cameras import CAMERAS, SimulatedCamera
+from models.cameras import simulate as simulated
+from models.training import data
+from models.training.commands.options import Seed, foreseen
+from models.training.progress import ProgressBars
+
+app = typer.Typer(no_args_is_help=True, help="Prepare photographs.")
+
+
+@app.command()
+def simulate(
+    *,
+    source: Annotated[Path | None, typer.Argument(help="Folder of photographs.")] = None,
+    target: Annotated[Path | None, typer.Argument(help="Folder to write; same file names, JPEG.")] = None,
+    camera: Annotated[str | None, typer.Option(help="A named camera; see --list.")] = None,
+    params: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with a camera of your own: name = …, blur_px = … and so on."),
+    ] = None,
+    list_cameras: Annotated[bool, typer.Option("--list", help="Print the named cameras and stop.")] = False,
+    seed: Seed = 0,
+) -> None:
+    """Render a folder of photographs as a simulated camera would have taken them."""
+    if list_cameras:
+        typer.echo("\n".join(CAMERAS))
+        return
+    if source is None or target is None or (camera is None) == (params is None):
+        raise typer.BadParameter("give SOURCE, TARGET and either --camera NAME or --params FILE")
+    chosen = _named(camera) if params is None else _own(params)
+    target.mkdir(parents=True, exist_ok=True)
+    with foreseen(), ProgressBars() as progress:
+        photographs = data.read_folder(source)
+        for index, photograph in enumerate(photographs):
+            taken = simulated(data.read_rgb(photograph.path), chosen, seed + index)
+            # The camera's own compression is in the pixels already; this one must not add to it.
+            file = target / f"{photograph.name}.jpg"
+            if not cv2.imwrite(str(file), taken[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98]):
+                raise typer.BadParameter(f"{file} cannot be written")
+            progress("simulated", index + 1, len(photographs), {})
+
+
+def _named(name: str | None) -> SimulatedCamera:
+    if name not in CAMERAS:
+        raise typer.BadParameter(f"no camera {name!r}; there are {', '.join(CAMERAS)}")
+    return CAMERAS[name]
+
+
+def _own(file: Path) -> SimulatedCamera:
+    """A camera from a TOML file; its keys are the attributes of ``SimulatedCamera``."""
+    content = tomllib.loads(file.read_text(encoding="utf-8"))
+    known = {field.name for field in dataclasses.fields(SimulatedCamera)}
+    if "name" not in content or not known.issuperset(content):
+        unknown = ", ".join(sorted(set(content) - known)) or "no name"
+        raise typer.BadParameter(
+            f"{file}: {unknown}; the keys are {', '.join(sorted(known))}, name is required"
+        )
+    return SimulatedCamera(**content)

@@ -1,0 +1,30 @@
+"""`fundus-train reproduce`: whole published recipes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from models.training.commands.options import Images, Labels, Lesions, Out, Threads, Training, foreseen
+from models.training.reproduce import ReferenceConfig, ReferenceRun, Sources
+
+app = typer.Typer(no_args_is_help=True, help="Run a whole published recipe.")
+
+
+@app.command()
+def reference(images: Images, labels: Labels, lesions: Lesions, out: Out, threads: Threads = 2) -> None:
+    """Train and measure the reference bundle: OUT/bundle is what `models/bundles/reference` was made of."""
+    with foreseen(), Training(out, threads) as progress:
+        sources = Sources(images, labels, lesions)
+        bundle = ReferenceRun(sources, out, ReferenceConfig(), progress).finish()
+    table = Table("camera", "adapter", "AUC", "flipped", "sensitivity", "specificity")
+    cameras: Any = bundle.manifest.figures["cameras"]
+    for key, kinds in cameras.items():
+        for kind, row in kinds.items():
+            cells = [f"{row[name]:.3f}" for name in ("auc", "flipped", "sensitivity", "specificity")]
+            table.add_row(key, kind, *cells)
+    Console().print(table)
+    typer.echo(bundle.summary())
