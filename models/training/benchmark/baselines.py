@@ -1,4 +1,4 @@
-"""Adaptation without training: colour and contrast of a picture moved towards the labelled camera's statistics.
+"""Adaptation without training: colour and contrast moved towards the labelled camera's statistics.
 
 Each baseline sees the shifted picture and the second style (pictures of the labelled camera, of other people,
 no labels), never the unshifted photograph. All work inside the field of view and leave alpha untouched.
@@ -19,9 +19,9 @@ Baseline = Callable[[Uint8Image, int], Uint8Image]
 """From a picture uint8 (S, S, 4) and its number (which seeds what is random) to uint8 (S, S, 4)."""
 
 _LOCAL_SIGMA = 25.0
-"""S / σ of the local window: that of the classifier's own local contrast."""
+"""The side S over the local window's deviation: that of the classifier's own local contrast."""
 _POOL = 8
-"""Local statistics are kept at 1/8 scale; σ is far above 8 px."""
+"""Local statistics are kept at 1/8 scale; the window is far above 8 px."""
 _GAIN = (0.25, 4.0)
 """Bounds of the local contrast gain: without them, flat tissue becomes noise."""
 _FLAT = 1.0
@@ -72,7 +72,7 @@ class SecondStyle:
 
 
 def baselines(style: SecondStyle, beta: float, seed: int) -> dict[str, Baseline]:
-    """The training-free rows of the benchmark by key; each ``…+local`` adds local contrast after the first."""
+    """The training-free rows by key; each ``…+local`` normalises local contrast after the first."""
     plain: dict[str, Baseline] = {
         "none": lambda picture, _number: picture,
         "reinhard": lambda picture, _number: reinhard(picture, style),
@@ -118,7 +118,7 @@ def match_histogram(picture: Uint8Image, style: SecondStyle) -> Uint8Image:
 
 
 def fourier(picture: Uint8Image, style: SecondStyle, beta: float, seed: int) -> Uint8Image:
-    """Fourier domain adaptation (Yang & Soatto 2020, eq. 3): low-frequency amplitudes of a second-style picture.
+    """Fourier domain adaptation (Yang & Soatto 2020, eq. 3): second-style low-frequency amplitudes.
 
     The amplitudes of the frequencies |u|, |v| ≤ ⌊β·S⌋ are those of a picture drawn at random, the phases and
     all other amplitudes are the picture's own.
@@ -157,11 +157,12 @@ def local_contrast(picture: Uint8Image, style: SecondStyle) -> Uint8Image:
     mean, deviation, _ = local_statistics(picture)
     gain = np.clip(style.local_deviation / np.maximum(deviation, _FLAT), *_GAIN)
     size = (picture.shape[1], picture.shape[0])
-    mean, gain, target = (
+    enlarged = [
         np.asarray(cv2.resize(maps.astype(np.float32), size, interpolation=cv2.INTER_LINEAR), np.float32)
         for maps in (mean, gain, style.local_mean)
-    )
-    return _merged((picture[..., :3].astype(np.float32) - mean) * gain + target, picture)
+    ]
+    centred = picture[..., :3].astype(np.float32) - enlarged[0]
+    return _merged(np.asarray(centred * enlarged[1] + enlarged[2], np.float32), picture)
 
 
 def local_statistics(picture: Uint8Image) -> tuple[FloatImage, FloatImage, FloatImage]:
@@ -177,9 +178,9 @@ def local_statistics(picture: Uint8Image) -> tuple[FloatImage, FloatImage, Float
     blurred = [_blurred(channels, side, sigma) for channels in (inside, rgb, rgb * rgb)]
     weight = blurred[0].reshape(side, side, 1)
     known = np.maximum(weight, np.float32(1e-3))
-    mean = blurred[1] / known
+    mean = np.asarray(blurred[1] / known, np.float32)
     variance = np.maximum(blurred[2] / known - mean * mean, 0.0)
-    return mean, np.sqrt(variance), weight
+    return mean, np.asarray(np.sqrt(variance), np.float32), weight
 
 
 def _blurred(channels: FloatImage, side: int, sigma: float) -> FloatImage:

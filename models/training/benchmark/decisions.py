@@ -41,8 +41,8 @@ class Measured:
 def decision_figures(scores: Scores, oracle: Scores, measured: Measured) -> dict[str, Estimate]:
     """AUC, kappa, sensitivity, specificity, flips, Brier score, calibration line, share graded.
 
-    Sensitivity and specificity are over graded photographs, as in ``evaluate.referable_figures``; a photograph
-    that is not graded is a flip.
+    Sensitivity and specificity are over graded photographs, as in ``evaluate.referable_figures``; one that is
+    not graded is a flip.
     """
     point, resamples = measured.point, measured.resamples
     referable, probability = measured.grades >= REFERABLE, scores.cumulative[:, 1]
@@ -54,7 +54,9 @@ def decision_figures(scores: Scores, oracle: Scores, measured: Measured) -> dict
         "auc": resamples.estimate(weighted_auc(probability, referable)),
         "quadratic_kappa": resamples.estimate(weighted_kappa(measured.grades, stated)),
         "sensitivity": resamples.ratio(positive * (referable & graded), _number(referable & graded)),
-        "specificity": resamples.ratio((1.0 - positive) * (~referable & graded), _number(~referable & graded)),
+        "specificity": resamples.ratio(
+            (1.0 - positive) * (~referable & graded), _number(~referable & graded)
+        ),
         "flipped": resamples.mean(_number(flipped(scores, oracle, point))),
         "brier": resamples.mean((probability - referable) ** 2),
         "calibration_slope": resamples.estimate(lambda weights: lines(weights)[:, 0]),

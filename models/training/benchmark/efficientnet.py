@@ -7,6 +7,7 @@ input; SiLU; batch normalisation folded into the convolutions, as a serving grap
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -34,7 +35,7 @@ class _Graph:
         self.weights: list[onnx.TensorProto] = []
         self._rng = np.random.default_rng(seed)
 
-    def add(self, kind: str, inputs: Sequence[str], **attributes: object) -> str:
+    def add(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
         name = f"t{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
         return name
@@ -46,7 +47,7 @@ class _Graph:
         return name
 
     def convolution(
-        self, x: str, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1
+        self, x: str, inputs: int, outputs: int, *, kernel: int = 1, stride: int = 1, groups: int = 1
     ) -> str:
         fan_in = inputs // groups * kernel * kernel
         weight = self.weight((outputs, inputs // groups, kernel, kernel), fan_in**-0.5)
@@ -63,12 +64,12 @@ class _Graph:
         narrow = self.silu(self.convolution(pooled, channels, squeezed))
         return self.add("Mul", [x, self.add("Sigmoid", [self.convolution(narrow, squeezed, channels)])])
 
-    def block(self, x: str, inputs: int, outputs: int, expansion: int, stride: int, kernel: int) -> str:
+    def block(self, x: str, inputs: int, outputs: int, *, expansion: int, stride: int, kernel: int) -> str:
         """MBConv: expand 1×1, depthwise k×k, excite, project 1×1, add where the shape allows."""
         wide, inner = x, inputs * expansion
         if expansion > 1:
             wide = self.silu(self.convolution(x, inputs, inner))
-        wide = self.silu(self.convolution(wide, inner, inner, kernel, stride, groups=inner))
+        wide = self.silu(self.convolution(wide, inner, inner, kernel=kernel, stride=stride, groups=inner))
         projected = self.convolution(self.excited(wide, inner, max(1, inputs // 4)), inner, outputs)
         return self.add("Add", [projected, x]) if stride == 1 and inputs == outputs else projected
 
@@ -76,10 +77,11 @@ class _Graph:
 def efficientnet_b0(seed: int = 0) -> onnx.ModelProto:
     """The graph: ``image`` float32 (N, 3, H, W) to ``logits`` float32 (N, 1000)."""
     graph = _Graph(seed)
-    x, channels = graph.silu(graph.convolution("image", 3, STEM, 3, 2)), STEM
+    x, channels = graph.silu(graph.convolution("image", 3, STEM, kernel=3, stride=2)), STEM
     for expansion, outputs, blocks, stride, kernel in STAGES:
         for index in range(blocks):
-            x = graph.block(x, channels, outputs, expansion, stride if index == 0 else 1, kernel)
+            first = stride if index == 0 else 1
+            x = graph.block(x, channels, outputs, expansion=expansion, stride=first, kernel=kernel)
             channels = outputs
     x = graph.silu(graph.convolution(x, channels, HEAD))
     flat = graph.add("Flatten", [graph.add("GlobalAveragePool", [x])])
@@ -88,6 +90,4 @@ def efficientnet_b0(seed: int = 0) -> onnx.ModelProto:
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, "H", "W"])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", CLASSES])
     made = helper.make_graph(graph.nodes, "efficientnet-b0", [image], [logits], graph.weights)
-    return helper.make_model(
-        made, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION
-    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)

@@ -61,7 +61,7 @@ def psnr(picture: Uint8Image, truth: Uint8Image) -> float:
 
 
 def ssim(picture: Uint8Image, truth: Uint8Image) -> float:
-    """Structural similarity (Wang et al. 2004, eq. 13) of luma, mean over places whose window is in the field.
+    """Structural similarity (Wang et al. 2004, eq. 13) of luma, mean where the window is in the field.
 
     Gaussian window of σ = 1.5 px and 11×11, C₁ = (0.01·255)², C₂ = (0.03·255)², as in the paper.
     """
@@ -107,9 +107,7 @@ class LesionPlaces:
         field = cv2.erode((alpha > 0).astype(np.uint8), np.ones((3, 3), np.uint8))
         graded = masks[: len(GRADED_LESIONS)] * field
         anything = _dilated((masks.max(axis=0) > 0).astype(np.uint8), gap)
-        rings = [
-            _dilated((lesion > 0).astype(np.uint8), reach) * (1 - anything) * field for lesion in graded
-        ]
+        rings = [_dilated((lesion > 0).astype(np.uint8), reach) * (1 - anything) * field for lesion in graded]
         return cls(graded, np.stack(rings).astype(np.float32))
 
     def contrast(self, picture: Uint8Image) -> npt.NDArray[np.float64]:
@@ -120,6 +118,11 @@ class LesionPlaces:
         within = (self.inside * green).sum(axis=(1, 2)) / np.maximum(area, 1e-6)
         outside = (self.around * green).sum(axis=(1, 2)) / np.maximum(ring, 1e-6)
         return np.where(measurable, within - outside, np.nan)
+
+
+def box_mean(values: FloatImage, side: int) -> FloatImage:
+    """Mean over squares of ``side`` px, same shape; zero outside."""
+    return np.asarray(cv2.blur(values, (side, side), borderType=cv2.BORDER_CONSTANT), np.float32)
 
 
 def _dilated(flags: Uint8Image, reach: int) -> Uint8Image:

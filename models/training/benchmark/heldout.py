@@ -53,7 +53,7 @@ class HeldOut:
         return data.fingerprint(sorted(paths | masks))
 
     def limited(self, count: int) -> HeldOut:
-        """The same with at most ``count`` photographs of each kind, evenly over the grades; for a quick look."""
+        """At most ``count`` photographs of each kind, evenly over the grades; for a quick look."""
         by_grade = sorted(self.photographs, key=lambda item: (item.photograph.grade or 0, item.number))
         chosen = [by_grade[index] for index in _evenly(len(by_grade), count)]
         return replace(
@@ -136,4 +136,4 @@ def _evenly(available: int, count: int) -> Sequence[int]:
     """At most ``count`` of ``available`` positions, evenly spread, in order."""
     if available <= count:
         return range(available)
-    return np.unique(np.linspace(0, available - 1, count).round().astype(int)).tolist()
+    return [round(place) for place in np.linspace(0, available - 1, count)]

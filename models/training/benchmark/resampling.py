@@ -87,7 +87,7 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def weighted_auc(scores: FloatArray, positive: npt.NDArray[np.bool_]) -> Statistic:
-    """Area under the ROC curve, P(score of a positive > of a negative) + ½ P(equal) (Hanley & McNeil 1982)."""
+    """Area under the ROC curve, P(positive scores higher) + ½ P(equal) (Hanley & McNeil 1982)."""
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])
     sign = positive[order].astype(np.float64)
@@ -97,8 +97,9 @@ def weighted_auc(scores: FloatArray, positive: npt.NDArray[np.bool_]) -> Statist
         positives = np.add.reduceat(sorted_weights * sign, starts, axis=1)
         negatives = np.add.reduceat(sorted_weights * (1.0 - sign), starts, axis=1)
         below = np.cumsum(negatives, axis=1) - 0.5 * negatives
-        area: FloatArray = (positives * below).sum(axis=1)
-        return area / (positives.sum(axis=1) * negatives.sum(axis=1))
+        pairs = positives.sum(axis=1) * negatives.sum(axis=1)
+        area: FloatArray = (positives * below).sum(axis=1) / pairs
+        return area
 
     return statistic
 
