@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,10 @@ from torch import Tensor
 from models.networks.features import LESION_CHANNELS, LesionTrunk, LocalContrast, split_rgba
 from models.preprocess import prepare
 from models.training.data import LesionPhotograph, lesion_masks, read_rgb
+from models.training.divergence import require_finite
+from models.training.engine import Engine
 from models.training.losses import lesion_loss
-
-Progress = Callable[[str, int, int, dict[str, float]], None]
-"""Called with stage, step, steps and the latest measurements."""
+from models.training.progress import Progress as Progress  # noqa: PLC0414 - taken from here too
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class LesionConfig:
         learning_rate: Peak of a one-cycle schedule (AdamW).
         positive_weight: Weight of lesion pixels in the cross-entropy.
         contrast_jitter: Largest relative change of a patch's contrast, both ways.
+        clip: Largest L2 norm of a step's gradient; 0 clips nothing.
         checkpoint_every: Steps between checkpoints.
         seed: Seed of patches, augmentation and weights.
     """
@@ -45,6 +47,7 @@ class LesionConfig:
     learning_rate: float = 4e-3
     positive_weight: float = 4.0
     contrast_jitter: float = 0.15
+    clip: float = 0.0
     checkpoint_every: int = 100
     seed: int = 0
 
@@ -123,39 +126,88 @@ class PatchSampler:
         return picture, self._anywhere[picture]
 
 
+class TrunkTraining:
+    """State of the trunk's training: network, optimiser and learning-rate schedule.
+
+    Args:
+        config: Settings.
+        engine: Where steps run.
+    """
+
+    def __init__(self, config: LesionConfig, engine: Engine) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.engine, self.step = config, engine, 0
+        self.trunk = engine.adopt(LesionTrunk()).train()
+        optimiser = torch.optim.AdamW(self.trunk.parameters(), lr=config.learning_rate, weight_decay=1e-3)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, config.learning_rate, total_steps=config.steps
+        )
+        self._optimiser = engine.optimiser(optimiser)
+        self._weight = torch.full((LESION_CHANNELS, 1, 1), config.positive_weight, device=engine.device)
+
+    def update(self, contrast: Tensor, masks: Tensor) -> dict[str, float]:
+        """One step on a batch of ``PatchSampler``; returns the loss.
+
+        Raises:
+            TrainingDivergedError: The loss is not finite.
+        """
+        device = self.engine.device
+        with self.engine.autocast():
+            loss = lesion_loss(self.trunk(contrast.to(device))[0], masks.to(device), self._weight)
+        self.engine.minimise(loss, self._optimiser, self.config.clip)
+        self._schedule.step()
+        self.step += 1
+        terms = {"loss": loss.item()}
+        require_finite(terms, self.step)
+        return terms
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resumed training needs."""
+        state = {"trunk": self.trunk.state_dict(), "optimiser": self._optimiser.state_dict()}
+        return {**state, "schedule": self._schedule.state_dict(), "step": self.step}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Continue from ``state``."""
+        self.trunk.load_state_dict(state["trunk"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(state["schedule"])
+        self.step = int(state["step"])
+
+
 def train_trunk(
-    lesions: LesionSet, config: LesionConfig, checkpoint: Path, progress: Progress
+    lesions: LesionSet,
+    config: LesionConfig,
+    checkpoint: Path,
+    progress: Progress,
+    engine: Engine | None = None,
 ) -> LesionTrunk:
     """Train the trunk, resuming from ``checkpoint`` where a killed run left it.
 
-    Each step draws from a generator seeded by (seed, step), so a resumed run sees the same patches.
+    Each step draws from a generator seeded by (seed, step), so a resumed run sees the same patches. With
+    several devices the batch normalisation keeps the statistics of rank 0's patches.
+
+    Args:
+        lesions: Photographs with masks.
+        config: Settings.
+        checkpoint: Where state is kept.
+        progress: Told every step.
+        engine: Where steps run; by default one device that is found.
 
     Returns:
-        The trunk in evaluation mode.
+        The trunk in evaluation mode, on the CPU.
+
+    Raises:
+        TrainingDivergedError: The loss is not finite.
     """
-    torch.manual_seed(config.seed)
-    trunk = LesionTrunk()
-    optimiser = torch.optim.AdamW(trunk.parameters(), lr=config.learning_rate, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.steps)
-    first = 0
+    engine = engine or Engine()
+    training = TrunkTraining(config, engine)
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        trunk.load_state_dict(state["trunk"])
-        optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
-        first = int(state["step"])
+        training.resume(engine.load(checkpoint))
     sampler = PatchSampler(lesions, config)
-    weight = torch.full((LESION_CHANNELS, 1, 1), config.positive_weight)
-    trunk.train()
-    for step in range(first, config.steps):
-        contrast, masks = sampler.draw(np.random.default_rng((config.seed, step)))
-        loss = lesion_loss(trunk(contrast)[0], masks, weight)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        optimiser.step()
-        schedule.step()
-        progress("lesions", step + 1, config.steps, {"loss": loss.item()})
-        if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-            state = {"trunk": trunk.state_dict(), "optimiser": optimiser.state_dict()}
-            torch.save({**state, "schedule": schedule.state_dict(), "step": step + 1}, checkpoint)
-    return trunk.eval()
+    while training.step < config.steps:
+        batch = sampler.draw(np.random.default_rng(engine.seed(config.seed, training.step)))
+        terms = training.update(*batch)
+        progress("lesions", training.step, config.steps, terms)
+        if training.step % config.checkpoint_every == 0 or training.step == config.steps:
+            engine.save(checkpoint, training.state())
+    return training.trunk.eval().cpu()

@@ -1,18 +1,36 @@
-"""Progress bars on the terminal and a line of measurements a step in the run folder."""
+"""Progress bars on the terminal; measurements of every step in the run folder: lines, and for TensorBoard."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+Progress = Callable[[str, int, int, dict[str, float]], None]
+"""Called with stage, step, steps and the latest measurements."""
+
+
+@runtime_checkable
+class ShowsPictures(Protocol):
+    """A ``Progress`` that can also show a picture."""
+
+    def picture(self, stage: str, step: int, rgb: npt.NDArray[np.uint8]) -> None:
+        """Show an RGB picture, uint8 (H, W, 3), made after ``step`` of a stage."""
 
 
 class ProgressBars:
-    """One bar a stage; measurements beside it and in ``log.jsonl``.
+    """One bar a stage; measurements beside it, in ``log.jsonl`` and in ``tensorboard/``.
 
     Call it with stage, step, steps and measurements; use it as a context.
 
@@ -22,7 +40,7 @@ class ProgressBars:
     """
 
     def __init__(self, folder: Path | None = None, console: Console | None = None) -> None:
-        self._bars = Progress(
+        self._bars = Bars(
             TextColumn("{task.description:<28}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -33,12 +51,16 @@ class ProgressBars:
         self._tasks: dict[str, TaskID] = {}
         self._folder = folder
         self._log: TextIO | None = None
+        self._board: SummaryWriter | None = None
 
     def __enter__(self) -> ProgressBars:
         """Start drawing, open the log."""
         if self._folder is not None:
+            from torch.utils.tensorboard import SummaryWriter  # needed by trainings only
+
             self._folder.mkdir(parents=True, exist_ok=True)
             self._log = (self._folder / "log.jsonl").open("a", encoding="utf-8")
+            self._board = SummaryWriter(str(self._folder / "tensorboard"))
         self._bars.start()
         return self
 
@@ -49,6 +71,8 @@ class ProgressBars:
         self._bars.stop()
         if self._log is not None:
             self._log.close()
+        if self._board is not None:
+            self._board.close()
 
     def __call__(self, stage: str, step: int, steps: int, terms: dict[str, float]) -> None:
         """Show that ``step`` of ``steps`` of a stage is done."""
@@ -59,3 +83,11 @@ class ProgressBars:
         if terms and self._log is not None:
             self._log.write(json.dumps({"stage": stage, "step": step, **terms}) + "\n")
             self._log.flush()
+        if self._board is not None:
+            for name, value in terms.items():
+                self._board.add_scalar(f"{stage}/{name}", value, step)
+
+    def picture(self, stage: str, step: int, rgb: npt.NDArray[np.uint8]) -> None:
+        """Give a picture to TensorBoard, RGB uint8 (H, W, 3)."""
+        if self._board is not None:
+            self._board.add_image(stage, rgb, step, dataformats="HWC")
