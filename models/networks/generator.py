@@ -1,17 +1,23 @@
-"""The residual generator: x̂2 = x1 + r12(x1), of convolution and pooling layers (CN111753908A, claim 1).
+"""The residual generators G12, G21: x̂2 = x1 + r12(x1), x̂1 = x2 + r21(x2); convolution and pooling layers.
 
-Forms of the residual, by configuration:
+CN111753908A claim 1: two residual generators translate between the first style (the incoming camera) and
+the second (the labelled one); arXiv 2007.15874 (abstract) calls them camera-oriented residual CycleGAN. G12
+and G21 are two instances of ``ResidualGenerator``. Forms of the residual, by configuration:
 
 - ``additive``: r(x) = b(p), smooth maps predicted from the reduced picture p;
 - ``affine`` (recommended): r(x) = A(p)·x + b(p) + s(p)·(x − g*x), where A is 3×3 per place, b a colour
   offset and s the gain of the high pass (sharpening where positive, smoothing where negative). Still a
   residual: all coefficients are 0 at the start, where the generator is the identity.
 
-The coefficient maps are predicted at reduced resolution and applied at full resolution, so that detail is
-kept, the cost hardly depends on S, and there is little room to invent content.
+The coefficient maps are predicted from the picture reduced by ``scale`` (1, 2 or 4) and applied at full
+resolution, so that detail is kept, the cost falls with the square of ``scale``, and there is little room to
+invent content. The generator that is no residual, an ablation, is ``models.networks.plain``; which of the
+two a configuration means, ``models.networks.build`` says.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,34 +26,44 @@ from torch.nn import functional
 from models.networks.features import gaussian_kernel, split_rgba
 
 FORMS = ("affine", "additive")
+SCALES = (1, 2, 4)
+"""By what the picture may be reduced before coefficients are predicted from it."""
 _AFFINE, _OFFSET, _SHARPNESS = 9, 3, 1
 
 
 class ResidualGenerator(nn.Module):
-    """U-Net on the reduced picture that predicts the residual's coefficient maps.
+    """r(x), predicted by a U-Net of convolution and pooling layers from the picture reduced to p = S/scale.
+
+    With the last layer 0, as at the start, r(x) = 0 and the generator is the identity. One instance is G12
+    (first style to second), another one G21 (CN111753908A claim 1).
 
     Args:
         form: ``affine`` or ``additive``.
-        reduced: Side in px of the reduced picture p, a multiple of 16.
+        scale: The reduced picture has side p = S/scale, a multiple of 8; the maps have side p/2.
         widths: Channels of the four levels.
+
+    Raises:
+        ValueError: ``form`` is not in ``FORMS``, or ``scale`` not in ``SCALES``.
     """
 
     kernel: Tensor
 
     def __init__(
-        self, form: str = "affine", reduced: int = 128, widths: tuple[int, int, int, int] = (12, 24, 32, 48)
+        self, form: str = "affine", scale: int = 4, widths: tuple[int, int, int, int] = (12, 24, 32, 48)
     ) -> None:
         super().__init__()
         if form not in FORMS:
             raise ValueError(f"form {form!r} is none of {', '.join(FORMS)}")
-        self.form, self.reduced = form, reduced
+        if scale not in SCALES:
+            raise ValueError(f"scale {scale} is none of {', '.join(map(str, SCALES))}")
+        self.form, self.scale = form, scale
         first, second, third, fourth = widths
-        self.down1 = _level(4, first)
-        self.down2 = _level(first, second)
-        self.down3 = _level(second, third)
-        self.down4 = _level(third, fourth)
-        self.up3 = _level(fourth + third, third)
-        self.up2 = _level(third + second, second)
+        self.down1 = level(4, first)
+        self.down2 = level(first, second)
+        self.down3 = level(second, third)
+        self.down4 = level(third, fourth)
+        self.up3 = level(fourth + third, third)
+        self.up2 = level(third + second, second)
         outputs = _OFFSET if form == "additive" else _AFFINE + _OFFSET + _SHARPNESS
         self.last = nn.Conv2d(second, outputs, 3, padding=1)
         nn.init.zeros_(self.last.weight)
@@ -69,8 +85,8 @@ class ResidualGenerator(nn.Module):
         level2 = self.down2(functional.avg_pool2d(level1, 2))
         level3 = self.down3(functional.avg_pool2d(level2, 2))
         level4 = self.down4(functional.avg_pool2d(level3, 2))
-        merged = self.up3(torch.cat([_double(level4), level3], 1))
-        merged = self.up2(torch.cat([_double(merged), level2], 1))
+        merged = self.up3(torch.cat([double(level4), level3], 1))
+        merged = self.up2(torch.cat([double(merged), level2], 1))
         found: Tensor = self.last(merged)
         return found
 
@@ -109,31 +125,43 @@ class ResidualGenerator(nn.Module):
         """Residual r(x) of a picture at full scale, float32 (N, 3, S, S); not clamped.
 
         Args:
-            rgb: x, float32 (N, 3, S, S), 0..1, S a multiple of the reduced side.
+            rgb: x, float32 (N, 3, S, S), 0..1, S a multiple of 8·scale.
             mask: float32 (N, 1, S, S).
         """
-        factor = rgb.shape[-1] // self.reduced
-        small = functional.avg_pool2d(rgb * mask, factor) if factor > 1 else rgb * mask
-        small_mask = functional.avg_pool2d(mask, factor) if factor > 1 else mask
+        small, small_mask = rgb * mask, mask
+        if self.scale > 1:
+            small, small_mask = (functional.avg_pool2d(plane, self.scale) for plane in (small, mask))
         low = self.coefficients(small, small_mask)
         return self.residual(rgb, enlarge(low, rgb.shape[-1] // low.shape[-1]), mask)
+
+    def translate(self, rgb: Tensor, mask: Tensor) -> Tensor:
+        """x̂ = x + r(x), float32 (N, 3, S, S), not clamped; arguments as ``forward``."""
+        residual: Tensor = self(rgb, mask)
+        return rgb + residual
+
+
+class Translating(Protocol):
+    """What every generator can do, residual or plain."""
+
+    def translate(self, rgb: Tensor, mask: Tensor) -> Tensor:
+        """x̂ from x float32 (N, 3, S, S) in 0..1 and its mask (N, 1, S, S); same shape, not clamped."""
 
 
 class Adapter(nn.Module):
     """The exported graph: x̂2 = clamp(x1 + r12(x1)) as uint8, alpha untouched. Clamping is done here only.
 
     Args:
-        generator: G12 from the camera to the labelled one.
+        generator: G12 from the camera to the labelled one; a module.
     """
 
-    def __init__(self, generator: ResidualGenerator) -> None:
+    def __init__(self, generator: Translating) -> None:
         super().__init__()
         self.generator = generator
 
     def forward(self, image: Tensor) -> Tensor:
         """Translate uint8 (N, S, S, 4) to uint8 (N, S, S, 4)."""
         rgb, mask = split_rgba(image)
-        adapted = (rgb + self.generator(rgb, mask)).clamp(0.0, 1.0) * mask
+        adapted = self.generator.translate(rgb, mask).clamp(0.0, 1.0) * mask
         colours = (adapted * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1)
         return torch.cat([colours, image[..., 3:]], 3)
 
@@ -143,7 +171,8 @@ def enlarge(low: Tensor, factor: int) -> Tensor:
     return functional.interpolate(low, scale_factor=float(factor), mode="bilinear", align_corners=False)
 
 
-def _level(inputs: int, outputs: int) -> nn.Sequential:
+def level(inputs: int, outputs: int) -> nn.Sequential:
+    """Two convolutions of 3×3, each with LeakyReLU; side kept."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1),
         nn.LeakyReLU(0.2),
@@ -152,5 +181,6 @@ def _level(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-def _double(maps: Tensor) -> Tensor:
+def double(maps: Tensor) -> Tensor:
+    """Twice the side, nearest neighbour."""
     return functional.interpolate(maps, scale_factor=2.0, mode="nearest")

@@ -1,13 +1,15 @@
 """Train a camera adapter without labels: two residual generators against two discriminators.
 
 First style: the incoming camera. Second style: the labelled camera, other patients. No label of either is an
-argument of anything here. Method: CN111753908A claim 1, arXiv 2007.15874; equations in ``losses``.
+argument of anything here. Method: CN111753908A claim 1, arXiv 2007.15874; equations in ``losses``. Ablations
+are values of ``AdapterConfig``.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,76 +19,73 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import ModelError
+from models.networks.build import Generator, build_generator
 from models.networks.discriminator import Discriminator
 from models.networks.features import LesionTrunk
-from models.networks.generator import ResidualGenerator
+from models.training.adapter_config import AdapterConfig, AdapterConfigError
 from models.training.lesions import Progress
-from models.training.losses import cycle_loss, discriminator_loss, generator_loss, identity_loss
-from models.training.styles import StyleBatch, StyleSampler, Translator
+from models.training.losses import (
+    discriminator_loss,
+    generator_loss,
+    identity_loss,
+    picture_cycle_loss,
+    residual_cycle_loss,
+)
+from models.training.styles import StyleBatch, StyleSampler, Translation, Translator
+
+__all__ = ["AdapterConfig", "AdapterConfigError", "AdapterTraining", "TrainingDivergedError", "train_adapter"]
 
 
 class TrainingDivergedError(ModelError):
     """Training went wrong in a way that more steps do not mend; the message says how."""
 
 
-@dataclass(frozen=True)
-class AdapterConfig:
-    """How an adapter is trained.
-
-    Attributes:
-        form: Form of the residual, ``affine`` or ``additive``.
-        reduced: Side in px of the picture from which coefficients are predicted.
-        crop: Side in px of the full-resolution crops that the feature extractor sees, a multiple of 32.
-        features: Whether the discriminators see the feature extractor's maps (False is an ablation).
-        steps: Steps; each updates the generators, then the discriminators.
-        batch: Pictures of each style a step.
-        learning_rate: Of the generators (Adam, β1 0.5).
-        discriminator_rate: Learning rate of the discriminators, relative to the generators'.
-        cycle: Weight of the residual cycle term and its mirror.
-        identity: Weight of the identity term.
-        average_from: Share of the steps after which weights are averaged.
-        checkpoint_every: Steps between checkpoints.
-        seed: Seed of weights and batches.
-    """
-
-    form: str = "affine"
-    reduced: int = 128
-    crop: int = 128
-    features: bool = True
-    steps: int = 600
-    batch: int = 4
-    learning_rate: float = 4e-4
-    discriminator_rate: float = 0.4
-    cycle: float = 5.0
-    identity: float = 1.0
-    average_from: float = 0.6
-    checkpoint_every: int = 50
-    seed: int = 0
-
-
 class AdapterTraining:
     """State of one adapter's training: G12, G21, D1, D2, their optimisers and the averaged G12.
 
+    CN111753908A claim 1, alternating optimisation. With x̂2 = G12(x1), x̂1 = G21(x2) and T the feature
+    extractor, a step first minimises, over G12 and G21 with D1, D2 and T fixed,
+
+        E[(D2(x̂2, T(x̂2)) − 1)²] + E[(D1(x̂1, T(x̂1)) − 1)²]              adversarial
+        + cycle · (E|r12(x1) + r21(x̂2)| + E|r21(x2) + r12(x̂1)|)          residual cycle and its mirror
+        + identity · (E|r12(x2)| + E|r21(x1)|)
+
+    and then, over D1 and D2 (and T if trainable) with G12 and G21 fixed, the sum over k = 1, 2 of
+
+        ½·E[(Dk(xk, T(xk)) − 1)²] + ½·E[Dk(x̂k, T(x̂k))²].
+
+    Each but the adversarial term is the mean of its value on the reduced picture and on the crop.
+
     Args:
-        trunk: Task-specific feature extractor; frozen here.
+        trunk: Task-specific feature extractor T; frozen here, and copied where ``trainable_features`` is set.
         size: Side S of the pictures.
         config: Settings.
+
+    Raises:
+        AdapterConfigError: ``config.paired`` is set, which is ``models.training.paired``.
     """
 
     def __init__(self, trunk: LesionTrunk, size: int, config: AdapterConfig) -> None:
+        if config.paired:
+            raise AdapterConfigError("paired needs each picture's true second style: use train_paired")
         torch.manual_seed(config.seed)
         self.config = config
         self.trunk = trunk.eval().requires_grad_(False)
-        self.generator12 = ResidualGenerator(config.form, config.reduced)
-        self.generator21 = ResidualGenerator(config.form, config.reduced)
-        self.translator = Translator(trunk, size, config.features)
+        if config.trainable_features:  # in evaluation mode: its normalisation keeps the task's statistics
+            self.trunk = copy.deepcopy(trunk).requires_grad_(True)
+        self.generator12, self.generator21 = build_generator(config), build_generator(config)
+        self.translator = Translator(self.trunk, size, config.features, overview=config.residual)
         channels = Translator.feature_channels(trunk) if config.features else 0
         self.discriminator1, self.discriminator2 = Discriminator(channels), Discriminator(channels)
+        self.judges = nn.ModuleList([self.discriminator1, self.discriminator2])
+        if config.trainable_features:
+            self.judges.append(self.trunk)
         generators = [*self.generator12.parameters(), *self.generator21.parameters()]
-        judges = [*self.discriminator1.parameters(), *self.discriminator2.parameters()]
         rate = config.learning_rate
         self.generator_optimiser = torch.optim.Adam(generators, rate, betas=(0.5, 0.999))
-        self.judge_optimiser = torch.optim.Adam(judges, rate * config.discriminator_rate, betas=(0.5, 0.999))
+        self.judge_optimiser = torch.optim.Adam(
+            self.judges.parameters(), rate * config.discriminator_rate, betas=(0.5, 0.999)
+        )
         self.average = copy.deepcopy(self.generator12)
         self.averaged = 0
         self.step = 0
@@ -99,44 +98,74 @@ class AdapterTraining:
             second: Pictures of the labelled camera, of other patients.
 
         Returns:
-            The loss terms, and the mean absolute residual.
+            The loss terms that have a weight, and the mean absolute residual.
         """
-        fake2 = self.translator.translate(self.generator12, first)
-        fake1 = self.translator.translate(self.generator21, second)
-        back1 = self.translator.translate(self.generator21, fake2.batch)
-        back2 = self.translator.translate(self.generator12, fake1.batch)
-        adversarial = generator_loss(self.discriminator2(*fake2.views)) + generator_loss(
-            self.discriminator1(*fake1.views)
-        )
-        cycle = _both(cycle_loss, fake2.residuals, back1.residuals) + _both(
-            cycle_loss, fake1.residuals, back2.residuals
-        )
-        own2 = self.translator.residuals(self.generator12, second)
-        own1 = self.translator.residuals(self.generator21, first)
-        identity = _both(identity_loss, own2) + _both(identity_loss, own1)
-        loss = adversarial + self.config.cycle * cycle + self.config.identity * identity
-        self.generator_optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self.generator_optimiser.step()
-        judges = self._update_judges(first, second, fake1.detached, fake2.detached)
+        fake1, fake2, terms = self._update_generators(first, second)
+        terms["discriminators"] = self._update_judges(first, second, fake1, fake2)
+        terms["residual"] = fake2.residuals[0].abs().mean()
         self._average()
         self.step += 1
-        terms = {"adversarial": adversarial, "cycle": cycle, "identity": identity, "discriminators": judges}
-        terms["residual"] = fake2.residuals[0].abs().mean()
         return self._checked({name: float(term.detach()) for name, term in terms.items()})
 
+    def _update_generators(
+        self, first: StyleBatch, second: StyleBatch
+    ) -> tuple[Translation, Translation, dict[str, Tensor]]:
+        """The generators' half step; returns x̂1, x̂2 (before it) and the terms that were minimised."""
+        weights = {"adversarial": 1.0, "cycle": self.config.cycle, "identity": self.config.identity}
+        with _fixed(self.judges):
+            fake2 = self.translator.translate(self.generator12, first)
+            fake1 = self.translator.translate(self.generator21, second)
+            terms = {"adversarial": self._adversarial(fake1, fake2)}
+            if self.config.cycle:
+                terms["cycle"] = self._cycle(first, second, fake1, fake2)
+            if self.config.identity:
+                own2 = self.translator.residuals(self.generator12, second)
+                own1 = self.translator.residuals(self.generator21, first)
+                terms["identity"] = _over_scales(identity_loss, own2) + _over_scales(identity_loss, own1)
+            loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+            self.generator_optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        self.generator_optimiser.step()
+        return fake1, fake2, terms
+
+    def _adversarial(self, fake1: Translation, fake2: Translation) -> Tensor:
+        """The generators' side of the adversarial loss."""
+        return generator_loss(self.discriminator2(*fake2.views)) + generator_loss(
+            self.discriminator1(*fake1.views)
+        )
+
+    def _cycle(self, first: StyleBatch, second: StyleBatch, fake1: Translation, fake2: Translation) -> Tensor:
+        """The cycle term and its mirror: of residuals, or of pictures for plain generators."""
+        back1 = self.translator.residuals(self.generator21, fake2.batch)
+        back2 = self.translator.residuals(self.generator12, fake1.batch)
+        if self.config.residual:
+            return _over_scales(residual_cycle_loss, fake2.residuals, back1, fake1.residuals, back2)
+        terms = []
+        for real, fake, back in ((first, fake2, back1), (second, fake1, back2)):
+            returned = [x + r for x, r in zip(self.translator.pictures(fake.batch), back, strict=True)]
+            terms.append(_over_scales(picture_cycle_loss, self.translator.pictures(real), returned))
+        return terms[0] + terms[1]
+
     def _update_judges(
-        self, first: StyleBatch, second: StyleBatch, fake1: list[Tensor | None], fake2: list[Tensor | None]
+        self, first: StyleBatch, second: StyleBatch, fake1: Translation, fake2: Translation
     ) -> Tensor:
-        loss = torch.zeros(())
+        """The discriminators' half step; returns the loss that was minimised."""
+        losses = []
         for judge, real, fake in ((self.discriminator1, first, fake1), (self.discriminator2, second, fake2)):
-            with torch.no_grad():
-                views = self.translator.views(real)
-            loss = loss + discriminator_loss(judge(*views), judge(fake[0], fake[1]))
+            # Features of x̂ are there already, unless the extractor itself takes part in this half step.
+            trainable = self.config.trainable_features
+            seen = self._seen(fake.batch.detach()) if trainable else fake.detached
+            losses.append(discriminator_loss(judge(*self._seen(real)), judge(*seen)))
+        loss = torch.stack(losses).sum()
         self.judge_optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.judge_optimiser.step()
         return loss
+
+    def _seen(self, batch: StyleBatch) -> tuple[Tensor, Tensor | None]:
+        """What a discriminator sees of ``batch`` in its own half step."""
+        with torch.set_grad_enabled(self.config.trainable_features):
+            return self.translator.views(batch)
 
     def _average(self) -> None:
         """Running mean of G12's weights over the last part of the training."""
@@ -174,6 +203,7 @@ class AdapterTraining:
             "average": self.average,
             "generator_optimiser": self.generator_optimiser,
             "judge_optimiser": self.judge_optimiser,
+            **({"extractor": self.trunk} if self.config.trainable_features else {}),
         }
 
 
@@ -185,7 +215,7 @@ def train_adapter(
     config: AdapterConfig,
     checkpoint: Path,
     progress: Progress,
-) -> ResidualGenerator:
+) -> Generator:
     """Train G12 from the incoming to the labelled camera, resuming from ``checkpoint`` if it exists.
 
     Args:
@@ -205,10 +235,8 @@ def train_adapter(
     training = AdapterTraining(trunk, first.shape[1], config)
     if checkpoint.exists():
         training.resume(torch.load(checkpoint, weights_only=True))
-    samplers = (
-        StyleSampler(first, config.reduced, config.crop),
-        StyleSampler(second, config.reduced, config.crop),
-    )
+    reduced = first.shape[1] // config.scale
+    samplers = (StyleSampler(first, reduced, config.crop), StyleSampler(second, reduced, config.crop))
     terms: dict[str, float] = {}
     while training.step < config.steps:
         # Drawn from (seed, step), so that a resumed run sees the same pictures.
@@ -223,8 +251,16 @@ def train_adapter(
     return training.average.eval()
 
 
-def _both(loss: Any, *pairs: tuple[Tensor, Tensor]) -> Tensor:
-    """Mean of a loss on the reduced pictures and the same loss on the full-resolution crops."""
-    reduced, crop = (loss(*(pair[scale] for pair in pairs)) for scale in (0, 1))
-    mean: Tensor = 0.5 * (reduced + crop)
-    return mean
+@contextmanager
+def _fixed(networks: nn.Module) -> Iterator[None]:
+    """Let gradients pass through networks without reaching their parameters."""
+    networks.requires_grad_(False)
+    try:
+        yield
+    finally:
+        networks.requires_grad_(True)
+
+
+def _over_scales(loss: Callable[..., Tensor], *arguments: Sequence[Tensor]) -> Tensor:
+    """Mean of a loss over the scales that its arguments have: reduced picture and crop, or the crop alone."""
+    return torch.stack([loss(*tensors) for tensors in zip(*arguments, strict=True)]).mean()

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from models.errors import ModelError
+from models.networks.build import Generator
 from models.networks.classifier import FundusClassifier
-from models.networks.generator import Adapter, ResidualGenerator
+from models.networks.generator import Adapter
 
 OPSET = 18
 """ONNX opset of every exported graph."""
@@ -46,7 +47,7 @@ def export_classifier(classifier: FundusClassifier, path: Path, example: npt.NDA
     return check_parity(classifier, path, example)
 
 
-def export_adapter(generator: ResidualGenerator, path: Path, example: npt.NDArray[np.uint8]) -> float:
+def export_adapter(generator: Generator, path: Path, example: npt.NDArray[np.uint8]) -> float:
     """Write ``adapters/<camera>.onnx``: image uint8 (N, S, S, 4) to adapted, same shape; clamped here only.
 
     Returns and raises as ``export_classifier``; the difference is in units of the full scale.

@@ -9,12 +9,32 @@ from torch import Tensor
 from torch.nn import functional
 
 
+def residual_cycle_loss(
+    residual_12: Tensor, residual_21_of_fake2: Tensor, residual_21: Tensor, residual_12_of_fake1: Tensor
+) -> Tensor:
+    """The residual cycle loss and its mirror: mean |r12(x1) + r21(x̂2)| + mean |r21(x2) + r12(x̂1)|.
+
+    With x̂2 = x1 + r12(x1) and x̂1 = x2 + r21(x2). CN111753908A claim 1: the cycle loss is the sum of the
+    residuals there and back. Minimised by both generators; the discriminators have no part in it.
+
+    Args:
+        residual_12: r12(x1), float (N, 3, H, W).
+        residual_21_of_fake2: r21(x̂2), same shape.
+        residual_21: r21(x2), float (M, 3, H, W).
+        residual_12_of_fake1: r12(x̂1), same shape.
+
+    Returns:
+        Scalar, ≥ 0; 0 exactly where the residuals cancel both ways.
+    """
+    return cycle_loss(residual_12, residual_21_of_fake2) + cycle_loss(residual_21, residual_12_of_fake1)
+
+
 def cycle_loss(residual_12: Tensor, residual_21_of_fake: Tensor) -> Tensor:
     """Residual cycle term, one direction: mean |r12(x1) + r21(x̂2)| with x̂2 = x1 + r12(x1).
 
     CN111753908A, the cycle loss as the sum of residuals; arXiv 2007.15874, cycle-consistency on residuals.
-    It is zero exactly when the way back undoes the way there: x̂2 + r21(x̂2) = x1. Call it a second time with
-    r21(x2) and r12(x̂1) for the mirror term.
+    It is zero exactly when the way back undoes the way there: x̂2 + r21(x̂2) = x1. The mirror term is the
+    same of r21(x2) and r12(x̂1).
 
     Args:
         residual_12: r12(x1), float (N, 3, H, W).
@@ -26,15 +46,46 @@ def cycle_loss(residual_12: Tensor, residual_21_of_fake: Tensor) -> Tensor:
     return (residual_12 + residual_21_of_fake).abs().mean()
 
 
+def picture_cycle_loss(picture: Tensor, picture_and_back: Tensor) -> Tensor:
+    """Cycle term of a plain CycleGAN, one direction: mean |G21(G12(x1)) − x1| (Zhu et al. 2017, eq. 2).
+
+    An ablation: for residual generators it is the same number as ``cycle_loss``, since then
+    G21(G12(x1)) − x1 = r12(x1) + r21(x̂2).
+
+    Args:
+        picture: x1, float (N, 3, H, W).
+        picture_and_back: G21(G12(x1)), same shape.
+
+    Returns:
+        Scalar, ≥ 0.
+    """
+    return (picture_and_back - picture).abs().mean()
+
+
 def identity_loss(residual_of_own_style: Tensor) -> Tensor:
-    """Mean |r12(x2)|: a picture that already has the target style needs no residual. Scalar, ≥ 0."""
+    """Mean |r12(x2)|: a picture that already has the target style needs no residual (Zhu et al. 2017, 5.2).
+
+    Args:
+        residual_of_own_style: r12(x2) or r21(x1), or G12(x2) − x2 of a plain generator, float (N, 3, H, W).
+
+    Returns:
+        Scalar, ≥ 0.
+    """
     return residual_of_own_style.abs().mean()
 
 
 def discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
-    """Least-squares adversarial term of a discriminator: ½·E[(D(real) − 1)²] + ½·E[D(fake)²].
+    """Adversarial loss, the discriminator's side: ½·E[(D(real) − 1)²] + ½·E[D(fake)²], minimised by D1, D2.
 
-    Mao et al. 2017, eq. 2 with a = 0, b = c = 1; averaged over the discriminator's score maps.
+    CN111753908A claim 1, adversarial loss; least-squares form of Mao et al. 2017, eq. 2 with a = 0,
+    b = c = 1; averaged over the discriminator's score maps.
+
+    Args:
+        real: Score maps of pictures of the style, float (N, 1, ·, ·).
+        fake: Score maps of pictures translated to it.
+
+    Returns:
+        Scalar, ≥ 0.
     """
     terms = [
         0.5 * (r - 1.0).square().mean() + 0.5 * f.square().mean() for r, f in zip(real, fake, strict=True)
@@ -43,7 +94,10 @@ def discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor
 
 
 def generator_loss(fake: Sequence[Tensor]) -> Tensor:
-    """Least-squares adversarial term of a generator: E[(D(x̂) − 1)²], averaged over score maps."""
+    """Adversarial loss, the generator's side: E[(D(x̂) − 1)²], mean over score maps; minimised by G12, G21.
+
+    The only term in which generators and discriminators oppose each other. Least-squares form as above.
+    """
     return torch.stack([(f - 1.0).square().mean() for f in fake]).mean()
 
 

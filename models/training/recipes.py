@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from models.manifest import CAMERA_KEY
+from models.networks.build import build_generator
 from models.networks.classifier import FundusClassifier
 from models.networks.features import LesionTrunk
-from models.networks.generator import ResidualGenerator
 from models.training.adapter import AdapterConfig, train_adapter
 from models.training.data import DataError, fingerprint, prepare_all, read_folder
 from models.training.export import export_adapter, export_classifier
@@ -103,7 +103,7 @@ def export_run(run: Path, out: Path, images: Path) -> Iterator[tuple[Path, float
         yield path, export_classifier(classifier.eval(), path, example)
     settings = config.get("adapter", config)
     for checkpoint in adapters:
-        generator = ResidualGenerator(settings["form"], settings["reduced"])
+        generator = build_generator(settings)
         generator.load_state_dict(torch.load(checkpoint, weights_only=True)["average"])
         path = out / "adapters" / f"{checkpoint.stem.removeprefix('adapter-')}.onnx"
         yield path, export_adapter(generator.eval(), path, example)

@@ -1,12 +1,13 @@
 """Pictures of one style at the two scales that adapter training looks at, and their translation.
 
-The whole picture is seen reduced (128 px): colour, illumination, haze. A crop is seen at full resolution:
-sharpness, noise, lesions. Coefficient maps come from the reduced picture and are applied to both.
+The whole picture is seen reduced by the generators' scale: colour, illumination, haze. A crop is seen at
+full resolution: sharpness, noise, lesions. Coefficient maps come from the reduced picture and are applied to
+both. A plain generator (an ablation) translates the crop only; its discriminators see the crop alone.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.networks.build import Generator
 from models.networks.features import LesionTrunk, LocalContrast, split_rgba
 from models.networks.generator import ResidualGenerator, enlarge
+from models.networks.plain import PlainGenerator
 
+OVERVIEW = 4
+"""By what the whole picture is reduced for the discriminators, whatever the generators' scale."""
 _CELL = 8
 """Full-resolution px per cell of the coefficient maps and of the contrast's background at S = 512."""
 
@@ -41,19 +46,30 @@ class StyleBatch:
     top: int
     left: int
 
+    def detach(self) -> StyleBatch:
+        """The same pictures without gradient."""
+        return replace(self, reduced=self.reduced.detach(), crop=self.crop.detach())
+
 
 @dataclass(frozen=True)
 class Translation:
-    """A translated batch: the pictures, r at both scales, and what a discriminator sees of it."""
+    """A translated batch: the pictures, x̂ − x at each scale, and what a discriminator sees of it.
+
+    Attributes:
+        batch: x̂, not clamped.
+        residuals: r(x) on the reduced picture and on the crop; of a plain generator x̂ − x of the crop alone.
+        views: The picture, and the task's features or None.
+    """
 
     batch: StyleBatch
-    residuals: tuple[Tensor, Tensor]
+    residuals: tuple[Tensor, ...]
     views: tuple[Tensor, Tensor | None]
 
     @property
-    def detached(self) -> list[Tensor | None]:
+    def detached(self) -> tuple[Tensor, Tensor | None]:
         """The views without gradient, for the discriminators' step."""
-        return [None if view is None else view.detach() for view in self.views]
+        picture, features = self.views
+        return picture.detach(), None if features is None else features.detach()
 
 
 class StyleSampler:
@@ -102,13 +118,14 @@ class Translator:
     """Applies generators at both scales and computes the task's features of the result.
 
     Args:
-        trunk: Feature extractor.
+        trunk: Task-specific feature extractor T, applied to pictures of either style (CN111753908A claim 1).
         size: Side S of the full pictures.
         features: Whether features are wanted at all.
+        overview: Whether generators translate the whole reduced picture; False for plain generators.
     """
 
-    def __init__(self, trunk: LesionTrunk, size: int, features: bool) -> None:
-        self._trunk, self._size, self._features = trunk, size, features
+    def __init__(self, trunk: LesionTrunk, size: int, features: bool, overview: bool = True) -> None:
+        self._trunk, self._size, self._features, self._overview = trunk, size, features, overview
         self._contrast = LocalContrast(size)
 
     @staticmethod
@@ -117,39 +134,63 @@ class Translator:
         with torch.inference_mode():
             return sum(level.shape[1] for level in trunk.encode(torch.zeros(1, 3, 16, 16))[:3])
 
-    def residuals(self, generator: ResidualGenerator, batch: StyleBatch) -> tuple[Tensor, Tensor]:
-        """r(x) on the reduced picture and on the crop."""
+    def residuals(self, generator: Generator, batch: StyleBatch) -> tuple[Tensor, ...]:
+        """r(x) on the reduced picture and on the crop; of a plain generator G(x) − x on the crop."""
+        if isinstance(generator, PlainGenerator):
+            return (generator(batch.crop, batch.crop_mask) - batch.crop,)
+        return self._residuals(generator, batch)
+
+    def _residuals(self, generator: ResidualGenerator, batch: StyleBatch) -> tuple[Tensor, Tensor]:
         low = generator.coefficients(batch.reduced, batch.reduced_mask)
         at_reduced = enlarge(low, batch.reduced.shape[-1] // low.shape[-1])
-        reduced = generator.residual(batch.reduced, at_reduced, batch.reduced_mask, full_scale=False)
+        full_scale = batch.reduced.shape[-1] == self._size
+        reduced = generator.residual(batch.reduced, at_reduced, batch.reduced_mask, full_scale=full_scale)
         at_crop = self._window(low, batch)
         return reduced, generator.residual(batch.crop, at_crop, batch.crop_mask)
 
-    def translate(self, generator: ResidualGenerator, batch: StyleBatch) -> Translation:
-        """x̂ = x + r(x) at both scales, not clamped."""
-        reduced, crop = self.residuals(generator, batch)
-        moved = StyleBatch(
-            batch.reduced + reduced,
-            batch.reduced_mask,
-            batch.crop + crop,
-            batch.crop_mask,
-            batch.top,
-            batch.left,
-        )
-        return Translation(moved, (reduced, crop), self.views(moved))
+    def translate(self, generator: Generator, batch: StyleBatch) -> Translation:
+        """x̂ = x + r(x) at both scales (a plain generator: x̂ = G(x) of the crop), not clamped."""
+        residuals = self.residuals(generator, batch)
+        moved = replace(batch, crop=batch.crop + residuals[-1])
+        if self._overview:
+            moved = replace(moved, reduced=batch.reduced + residuals[0])
+        return Translation(moved, residuals, self.views(moved))
+
+    def pictures(self, batch: StyleBatch) -> tuple[Tensor, ...]:
+        """The pictures at the scales that ``residuals`` has."""
+        return (batch.reduced, batch.crop) if self._overview else (batch.crop,)
 
     def views(self, batch: StyleBatch) -> tuple[Tensor, Tensor | None]:
-        """What a discriminator sees: the reduced picture, and the task's features of the crop."""
-        return batch.reduced, self.task_features(batch) if self._features else None
+        """What a discriminator sees: the picture reduced to S/4, and the task's features of the crop.
+
+        Of plain generators' pictures: the crop instead of the reduced picture.
+        """
+        picture = batch.crop
+        if self._overview:
+            factor = OVERVIEW * batch.reduced.shape[-1] // self._size
+            picture = functional.avg_pool2d(batch.reduced, factor) if factor > 1 else batch.reduced
+        return picture, self.task_features(batch) if self._features else None
 
     def task_features(self, batch: StyleBatch) -> Tensor:
-        """The trunk's first three levels on the crop's local contrast, float32 (N, C, c/4, c/4)."""
+        """T(x) of either style: the trunk's first levels on the crop's local contrast, (N, C, c/4, c/4)."""
+        contrast = self._contrast.contrast(batch.crop, self._background(batch), batch.crop_mask)
+        level1, level2, level3, _ = self._trunk.encode(contrast)
+        return torch.cat([functional.avg_pool2d(level1, 4), functional.avg_pool2d(level2, 2), level3], 1)
+
+    def _background(self, batch: StyleBatch) -> Tensor:
+        """The Gaussian mean that local contrast is relative to, on the crop, float32 (N, 3, c, c).
+
+        From the whole picture, as in serving. Of plain generators' pictures from the crop alone, with the
+        crop's edge treated as the field's: in the same way for real and translated ones.
+        """
+        if not self._overview:
+            pooled = functional.avg_pool2d(batch.crop * batch.crop_mask, _CELL)
+            weight = functional.avg_pool2d(batch.crop_mask, _CELL)
+            return enlarge(self._contrast.background(pooled, weight), _CELL)
         factor = batch.reduced.shape[-1] * _CELL // self._size
         pooled = functional.avg_pool2d(batch.reduced, factor)
         low = self._contrast.background(pooled, functional.avg_pool2d(batch.reduced_mask, factor))
-        contrast = self._contrast.contrast(batch.crop, self._window(low, batch), batch.crop_mask)
-        level1, level2, level3, _ = self._trunk.encode(contrast)
-        return torch.cat([functional.avg_pool2d(level1, 4), functional.avg_pool2d(level2, 2), level3], 1)
+        return self._window(low, batch)
 
     def _window(self, low: Tensor, batch: StyleBatch) -> Tensor:
         """The part of smooth maps that covers the crop, at full resolution."""

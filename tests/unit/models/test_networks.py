@@ -27,7 +27,7 @@ def picture(count: int = 1, seed: int = 0) -> torch.Tensor:
 def stirred(form: str = "affine", scale: float = 0.05) -> ResidualGenerator:
     """A generator that does something."""
     torch.manual_seed(1)
-    generator = ResidualGenerator(form, reduced=32)
+    generator = ResidualGenerator(form, scale=2)
     torch.nn.init.normal_(generator.last.weight, 0.0, scale)
     return generator
 
@@ -111,7 +111,7 @@ def test_the_classifier_keeps_the_contract() -> None:
 @pytest.mark.parametrize("form", ["affine", "additive"])
 def test_a_new_generator_is_the_identity(form: str) -> None:
     image = picture(2)
-    adapted = Adapter(ResidualGenerator(form, reduced=32))(image)
+    adapted = Adapter(ResidualGenerator(form, scale=2))(image)
     assert torch.equal(adapted, image)
 
 
@@ -126,7 +126,7 @@ def test_an_adapter_leaves_mask_and_surround_alone(form: str) -> None:
 
 def test_the_affine_residual_is_its_formula() -> None:
     # Given A that adds half of green to red, b = 0.1 in blue, no sharpening
-    generator = ResidualGenerator("affine", reduced=32)
+    generator = ResidualGenerator("affine", scale=2)
     coefficients = torch.zeros(1, 13, SIZE, SIZE)
     coefficients[:, 3] = 0.5  # what green adds to red
     coefficients[:, 11] = 0.1
@@ -138,7 +138,7 @@ def test_the_affine_residual_is_its_formula() -> None:
 
 
 def test_the_sharpness_coefficient_scales_the_high_pass() -> None:
-    generator = ResidualGenerator("affine", reduced=32)
+    generator = ResidualGenerator("affine", scale=2)
     coefficients = torch.zeros(1, 13, SIZE, SIZE)
     coefficients[:, 12] = -1.0
     rgb, mask = split_rgba(picture())
@@ -149,7 +149,7 @@ def test_the_sharpness_coefficient_scales_the_high_pass() -> None:
 
 
 def test_the_residual_is_not_clamped_before_export() -> None:
-    generator = ResidualGenerator("additive", reduced=32)
+    generator = ResidualGenerator("additive", scale=2)
     torch.nn.init.constant_(generator.last.bias, 3.0)  # type: ignore[arg-type]  # a Conv2d with bias has one
     rgb, mask = split_rgba(picture())
     assert float(generator(rgb, mask).detach().max()) == pytest.approx(3.0)

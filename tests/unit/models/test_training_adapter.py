@@ -19,7 +19,7 @@ from models.training.styles import StyleSampler, Translator
 
 SIZE = 64
 CONFIG = AdapterConfig(
-    reduced=32, crop=32, steps=60, batch=2, learning_rate=4e-3, cycle=1.0, identity=0.2, checkpoint_every=20
+    scale=2, crop=32, steps=60, batch=2, learning_rate=4e-3, cycle=1.0, identity=0.2, checkpoint_every=20
 )
 Pictures = npt.NDArray[np.uint8]
 
@@ -69,7 +69,7 @@ def test_training_moves_the_first_style_towards_the_second(tmp_path: Path) -> No
 def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     first, second = style(range(3), (0.6, 0.9, 2.0)), style(range(3, 6), (1.0, 1.0, 1.0))
     trunk = LesionTrunk()
-    config = AdapterConfig(reduced=32, crop=32, steps=6, batch=1, checkpoint_every=2, learning_rate=4e-3)
+    config = AdapterConfig(scale=2, crop=32, steps=6, batch=1, checkpoint_every=2, learning_rate=4e-3)
 
     def killed(_stage: str, step: int, _steps: int, _terms: dict[str, float]) -> None:
         if step == 5:

@@ -36,7 +36,7 @@ SMALL = ReferenceConfig(
     lesions=LesionConfig(size=64, steps=4, patch=32, batch=2, checkpoint_every=2),
     head=HeadConfig(folds=2, penalties=(0.1,)),
     quality=QualityConfig(negatives=1, steps=4, batch=8),
-    adapter=AdapterConfig(reduced=32, crop=32, steps=3, batch=1, checkpoint_every=1),
+    adapter=AdapterConfig(scale=2, crop=32, steps=3, batch=1, checkpoint_every=1),
 )
 
 

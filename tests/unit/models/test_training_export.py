@@ -51,10 +51,12 @@ def test_the_classifier_graph(tmp_path: Path) -> None:
 def test_the_adapter_graph_of_a_run(tmp_path: Path) -> None:
     # Given a run folder with the checkpoint of an adapter
     torch.manual_seed(0)
-    generator = ResidualGenerator(reduced=32)
+    generator = ResidualGenerator(scale=2)
     torch.nn.init.normal_(generator.last.weight, 0.0, 0.1)
     torch.save({"average": generator.state_dict()}, tmp_path / "adapter-simulated-blue.pt")
-    write_json(tmp_path / "config.json", {"size": SIZE, "adapter": {"form": "affine", "reduced": 32}})
+    write_json(
+        tmp_path / "config.json", {"size": SIZE, "adapter": {"residual": True, "form": "affine", "scale": 2}}
+    )
     for seed in range(2):
         cv2.imwrite(str(tmp_path / f"{seed}.png"), draw(Drawing(seed=seed))[:, :, ::-1])
     # When the run is exported
