@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from worker.commands import bundles, cameras, check, demonstration, requeue, schema, services, status
+from worker.commands import (
+    bundles,
+    cameras,
+    check,
+    demonstration,
+    export_training_set,
+    requeue,
+    schema,
+    services,
+    status,
+)
 
 app = typer.Typer(
     name="fundus-worker",
@@ -51,6 +61,7 @@ app.command()(demonstration.demo)
 app.command()(status.status)
 app.command()(check.check)
 app.command()(requeue.requeue)
+app.command()(export_training_set.export_training_set)
 
 _db = typer.Typer(no_args_is_help=True, help="The database's tables and views.")
 _db.command("upgrade")(schema.db_upgrade)
