@@ -74,6 +74,20 @@ def identity_loss(residual_of_own_style: Tensor) -> Tensor:
     return residual_of_own_style.abs().mean()
 
 
+def paired_loss(made: Tensor, truth: Tensor, inside: Tensor) -> Tensor:
+    """Mean |x̂2 − x2| over the pixels and colours of the field: the bound's loss, for true pairs only.
+
+    Args:
+        made: x̂2, float (N, 3, H, W).
+        truth: x2, same shape.
+        inside: Mask of the field in both, 0..1, float (N, 1, H, W).
+
+    Returns:
+        Scalar, ≥ 0.
+    """
+    return ((made - truth).abs() * inside).sum() / (made.shape[1] * inside.sum()).clamp_min(1.0)
+
+
 def discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """Adversarial loss, the discriminator's side: ½·E[(D(real) − 1)²] + ½·E[D(fake)²], minimised by D1, D2.
 

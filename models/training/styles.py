@@ -50,6 +50,16 @@ class StyleBatch:
         """The same pictures without gradient."""
         return replace(self, reduced=self.reduced.detach(), crop=self.crop.detach())
 
+    def to(self, device: torch.device) -> StyleBatch:
+        """The same pictures on a device."""
+        return replace(
+            self,
+            reduced=self.reduced.to(device),
+            reduced_mask=self.reduced_mask.to(device),
+            crop=self.crop.to(device),
+            crop_mask=self.crop_mask.to(device),
+        )
+
 
 @dataclass(frozen=True)
 class Translation:
@@ -118,21 +128,25 @@ class Translator:
     """Applies generators at both scales and computes the task's features of the result.
 
     Args:
-        trunk: Task-specific feature extractor T, applied to pictures of either style (CN111753908A claim 1).
+        trunk: Task-specific feature extractor T, applied to pictures of either style (CN111753908A claim 1);
+            on the device of the pictures. None leaves features out.
         size: Side S of the full pictures.
         features: Whether features are wanted at all.
         overview: Whether generators translate the whole reduced picture; False for plain generators.
     """
 
-    def __init__(self, trunk: LesionTrunk, size: int, features: bool, overview: bool = True) -> None:
-        self._trunk, self._size, self._features, self._overview = trunk, size, features, overview
+    def __init__(self, trunk: LesionTrunk | None, size: int, features: bool, overview: bool = True) -> None:
+        self._trunk, self._size, self._overview = trunk if features else None, size, overview
         self._contrast = LocalContrast(size)
+        if trunk is not None:
+            self._contrast.to(next(trunk.parameters()).device)
 
     @staticmethod
     def feature_channels(trunk: LesionTrunk) -> int:
         """Channels of ``task_features``."""
+        example = torch.zeros(1, 3, 16, 16, device=next(trunk.parameters()).device)
         with torch.inference_mode():
-            return sum(level.shape[1] for level in trunk.encode(torch.zeros(1, 3, 16, 16))[:3])
+            return sum(level.shape[1] for level in trunk.encode(example)[:3])
 
     def residuals(self, generator: Generator, batch: StyleBatch) -> tuple[Tensor, ...]:
         """r(x) on the reduced picture and on the crop; of a plain generator G(x) − x on the crop."""
@@ -169,12 +183,12 @@ class Translator:
         if self._overview:
             factor = OVERVIEW * batch.reduced.shape[-1] // self._size
             picture = functional.avg_pool2d(batch.reduced, factor) if factor > 1 else batch.reduced
-        return picture, self.task_features(batch) if self._features else None
+        return picture, None if self._trunk is None else self.task_features(self._trunk, batch)
 
-    def task_features(self, batch: StyleBatch) -> Tensor:
+    def task_features(self, trunk: LesionTrunk, batch: StyleBatch) -> Tensor:
         """T(x) of either style: the trunk's first levels on the crop's local contrast, (N, C, c/4, c/4)."""
         contrast = self._contrast.contrast(batch.crop, self._background(batch), batch.crop_mask)
-        level1, level2, level3, _ = self._trunk.encode(contrast)
+        level1, level2, level3, _ = trunk.encode(contrast)
         return torch.cat([functional.avg_pool2d(level1, 4), functional.avg_pool2d(level2, 2), level3], 1)
 
     def _background(self, batch: StyleBatch) -> Tensor:
