@@ -18,12 +18,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from models.errors import ModelError
 from models.networks.build import Generator, build_generator
 from models.networks.discriminator import Discriminator
 from models.networks.features import LesionTrunk
 from models.training.adapter_config import AdapterConfig, AdapterConfigError
-from models.training.lesions import Progress
+from models.training.adapter_run import AdapterRun
+from models.training.averaging import WeightAverage
+from models.training.divergence import TrainingDivergedError as TrainingDivergedError  # noqa: PLC0414 - and from here
+from models.training.divergence import require_finite
+from models.training.engine import Engine
 from models.training.losses import (
     discriminator_loss,
     generator_loss,
@@ -31,13 +34,10 @@ from models.training.losses import (
     picture_cycle_loss,
     residual_cycle_loss,
 )
-from models.training.styles import StyleBatch, StyleSampler, Translation, Translator
+from models.training.progress import Progress
+from models.training.styles import StyleBatch, Translation, Translator
 
 __all__ = ["AdapterConfig", "AdapterConfigError", "AdapterTraining", "TrainingDivergedError", "train_adapter"]
-
-
-class TrainingDivergedError(ModelError):
-    """Training went wrong in a way that more steps do not mend; the message says how."""
 
 
 class AdapterTraining:
@@ -60,35 +60,43 @@ class AdapterTraining:
         trunk: Task-specific feature extractor T; frozen here, and copied where ``trainable_features`` is set.
         size: Side S of the pictures.
         config: Settings.
+        engine: Where steps run; by default one device that is found.
 
     Raises:
         AdapterConfigError: ``config.paired`` is set, which is ``models.training.paired``.
     """
 
-    def __init__(self, trunk: LesionTrunk, size: int, config: AdapterConfig) -> None:
+    def __init__(
+        self, trunk: LesionTrunk, size: int, config: AdapterConfig, engine: Engine | None = None
+    ) -> None:
         if config.paired:
             raise AdapterConfigError("paired needs each picture's true second style: use train_paired")
         torch.manual_seed(config.seed)
-        self.config = config
-        self.trunk = trunk.eval().requires_grad_(False)
+        self.config, self.engine = config, engine or Engine()
+        if self.engine.device.type != "cpu":
+            trunk = copy.deepcopy(trunk)  # the caller's stays where it is
+        trunk = self.engine.adopt(trunk.eval().requires_grad_(False))
+        self.trunk = trunk
         if config.trainable_features:  # in evaluation mode: its normalisation keeps the task's statistics
             self.trunk = copy.deepcopy(trunk).requires_grad_(True)
-        self.generator12, self.generator21 = build_generator(config), build_generator(config)
+        self.generator12, self.generator21 = (self.engine.adopt(build_generator(config)) for _ in range(2))
         self.translator = Translator(self.trunk, size, config.features, overview=config.residual)
         channels = Translator.feature_channels(trunk) if config.features else 0
-        self.discriminator1, self.discriminator2 = Discriminator(channels), Discriminator(channels)
+        self.discriminator1, self.discriminator2 = (
+            self.engine.adopt(Discriminator(channels)) for _ in range(2)
+        )
         self.judges = nn.ModuleList([self.discriminator1, self.discriminator2])
         if config.trainable_features:
             self.judges.append(self.trunk)
         generators = [*self.generator12.parameters(), *self.generator21.parameters()]
-        rate = config.learning_rate
-        self.generator_optimiser = torch.optim.Adam(generators, rate, betas=(0.5, 0.999))
-        self.judge_optimiser = torch.optim.Adam(
-            self.judges.parameters(), rate * config.discriminator_rate, betas=(0.5, 0.999)
-        )
-        self.average = copy.deepcopy(self.generator12)
-        self.averaged = 0
+        self.generator_optimiser = self._adam(generators, config.learning_rate)
+        judges = list(self.judges.parameters())
+        self.judge_optimiser = self._adam(judges, config.learning_rate * config.discriminator_rate)
+        self.average = WeightAverage(self.generator12, config.average_from * config.steps)
         self.step = 0
+
+    def _adam(self, parameters: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+        return self.engine.optimiser(torch.optim.Adam(parameters, rate, betas=(0.5, 0.999)))
 
     def update(self, first: StyleBatch, second: StyleBatch) -> dict[str, float]:
         """One alternation: generators with the discriminators fixed, then discriminators.
@@ -99,20 +107,25 @@ class AdapterTraining:
 
         Returns:
             The loss terms that have a weight, and the mean absolute residual.
+
+        Raises:
+            TrainingDivergedError: One of them is not finite.
         """
         fake1, fake2, terms = self._update_generators(first, second)
         terms["discriminators"] = self._update_judges(first, second, fake1, fake2)
         terms["residual"] = fake2.residuals[0].abs().mean()
-        self._average()
         self.step += 1
-        return self._checked({name: float(term.detach()) for name, term in terms.items()})
+        self.average.add(self.generator12, self.step)
+        found = {name: float(term.detach()) for name, term in terms.items()}
+        require_finite(found, self.step)
+        return found
 
     def _update_generators(
         self, first: StyleBatch, second: StyleBatch
     ) -> tuple[Translation, Translation, dict[str, Tensor]]:
         """The generators' half step; returns x̂1, x̂2 (before it) and the terms that were minimised."""
         weights = {"adversarial": 1.0, "cycle": self.config.cycle, "identity": self.config.identity}
-        with _fixed(self.judges):
+        with _fixed(self.judges), self.engine.autocast():
             fake2 = self.translator.translate(self.generator12, first)
             fake1 = self.translator.translate(self.generator21, second)
             terms = {"adversarial": self._adversarial(fake1, fake2)}
@@ -123,9 +136,7 @@ class AdapterTraining:
                 own1 = self.translator.residuals(self.generator21, first)
                 terms["identity"] = _over_scales(identity_loss, own2) + _over_scales(identity_loss, own1)
             loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-            self.generator_optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self.generator_optimiser.step()
+        self.engine.minimise(loss, self.generator_optimiser, self.config.clip)
         return fake1, fake2, terms
 
     def _adversarial(self, fake1: Translation, fake2: Translation) -> Tensor:
@@ -151,15 +162,17 @@ class AdapterTraining:
     ) -> Tensor:
         """The discriminators' half step; returns the loss that was minimised."""
         losses = []
-        for judge, real, fake in ((self.discriminator1, first, fake1), (self.discriminator2, second, fake2)):
-            # Features of x̂ are there already, unless the extractor itself takes part in this half step.
-            trainable = self.config.trainable_features
-            seen = self._seen(fake.batch.detach()) if trainable else fake.detached
-            losses.append(discriminator_loss(judge(*self._seen(real)), judge(*seen)))
-        loss = torch.stack(losses).sum()
-        self.judge_optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self.judge_optimiser.step()
+        with self.engine.autocast():
+            for judge, real, fake in (
+                (self.discriminator1, first, fake1),
+                (self.discriminator2, second, fake2),
+            ):
+                # Features of x̂ are there already, unless the extractor itself takes part in this half step.
+                trainable = self.config.trainable_features
+                seen = self._seen(fake.batch.detach()) if trainable else fake.detached
+                losses.append(discriminator_loss(judge(*self._seen(real)), judge(*seen)))
+            loss = torch.stack(losses).sum()
+        self.engine.minimise(loss, self.judge_optimiser, self.config.clip)
         return loss
 
     def _seen(self, batch: StyleBatch) -> tuple[Tensor, Tensor | None]:
@@ -167,32 +180,16 @@ class AdapterTraining:
         with torch.set_grad_enabled(self.config.trainable_features):
             return self.translator.views(batch)
 
-    def _average(self) -> None:
-        """Running mean of G12's weights over the last part of the training."""
-        if self.step + 1 <= self.config.average_from * self.config.steps:
-            self.average.load_state_dict(self.generator12.state_dict())
-            self.averaged = 0
-            return
-        self.averaged += 1
-        with torch.no_grad():
-            for mean, weight in zip(self.average.parameters(), self.generator12.parameters(), strict=True):
-                mean.lerp_(weight, 1.0 / self.averaged)
-
-    def _checked(self, terms: dict[str, float]) -> dict[str, float]:
-        if not all(np.isfinite(term) for term in terms.values()):
-            raise TrainingDivergedError(f"a loss is not finite at step {self.step}: lower learning_rate")
-        return terms
-
     def state(self) -> dict[str, Any]:
         """Everything that a resumed training needs."""
         modules = {name: module.state_dict() for name, module in self._modules().items()}
-        return {**modules, "averaged": self.averaged, "step": self.step}
+        return {**modules, "averaged": self.average.count, "step": self.step}
 
     def resume(self, state: dict[str, Any]) -> None:
         """Continue from ``state``."""
         for name, module in self._modules().items():
             module.load_state_dict(state[name])
-        self.averaged, self.step = int(state["averaged"]), int(state["step"])
+        self.average.count, self.step = int(state["averaged"]), int(state["step"])
 
     def _modules(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         return {
@@ -200,7 +197,7 @@ class AdapterTraining:
             "generator21": self.generator21,
             "discriminator1": self.discriminator1,
             "discriminator2": self.discriminator2,
-            "average": self.average,
+            "average": self.average.mean,
             "generator_optimiser": self.generator_optimiser,
             "judge_optimiser": self.judge_optimiser,
             **({"extractor": self.trunk} if self.config.trainable_features else {}),
@@ -215,6 +212,7 @@ def train_adapter(
     config: AdapterConfig,
     checkpoint: Path,
     progress: Progress,
+    engine: Engine | None = None,
 ) -> Generator:
     """Train G12 from the incoming to the labelled camera, resuming from ``checkpoint`` if it exists.
 
@@ -223,32 +221,19 @@ def train_adapter(
         second: Pictures of the labelled camera, of other patients, uint8 (N2, S, S, 4).
         trunk: Feature extractor.
         config: Settings.
-        checkpoint: Where state is kept.
+        checkpoint: Where state is kept; figures and sample sheets come beside it.
         progress: Told every step.
+        engine: Where steps run; by default one device that is found.
 
     Returns:
-        The averaged G12.
+        The averaged G12, or the best one where ``config.watch`` stopped the training, on the CPU.
 
     Raises:
-        TrainingDivergedError: A loss is not finite, or G12 ended as the identity.
+        TrainingDivergedError: It failed in a way that ``models.training.divergence`` names.
     """
-    training = AdapterTraining(trunk, first.shape[1], config)
-    if checkpoint.exists():
-        training.resume(torch.load(checkpoint, weights_only=True))
-    reduced = first.shape[1] // config.scale
-    samplers = (StyleSampler(first, reduced, config.crop), StyleSampler(second, reduced, config.crop))
-    terms: dict[str, float] = {}
-    while training.step < config.steps:
-        # Drawn from (seed, step), so that a resumed run sees the same pictures.
-        rng = np.random.default_rng((config.seed, training.step))
-        batches = [sampler.draw(rng, config.batch) for sampler in samplers]
-        terms = training.update(batches[0], batches[1])
-        progress("adapter", training.step, config.steps, terms)
-        if training.step % config.checkpoint_every == 0 or training.step == config.steps:
-            torch.save(training.state(), checkpoint)
-    if terms and terms["residual"] < 1e-3:
-        raise TrainingDivergedError("the generator ended as the identity: the styles may be the same already")
-    return training.average.eval()
+    training = AdapterTraining(trunk, first.shape[1], config, engine)
+    run = AdapterRun(training, first, second, checkpoint=checkpoint, progress=progress)
+    return run.finish().cpu()
 
 
 @contextmanager

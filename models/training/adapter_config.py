@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from models.errors import ModelError
 from models.networks.generator import FORMS, SCALES
+from models.training.watching import WatchConfig
 
 
 class AdapterConfigError(ModelError, ValueError):
@@ -37,7 +38,9 @@ class AdapterConfig:
         identity: Weight of the identity term; with 0 it is not computed.
         average_from: Share of the steps after which weights are averaged.
         checkpoint_every: Steps between checkpoints.
+        clip: Largest L2 norm of the gradient of a half step; 0 clips nothing.
         seed: Seed of weights and batches.
+        watch: When it stops, what it shows, what it does about a failure.
 
     Raises:
         AdapterConfigError: A value is out of its range, or two contradict each other.
@@ -58,7 +61,9 @@ class AdapterConfig:
     identity: float = 1.0
     average_from: float = 0.6
     checkpoint_every: int = 50
+    clip: float = 0.0
     seed: int = 0
+    watch: WatchConfig = field(default_factory=WatchConfig)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -74,7 +79,7 @@ class AdapterConfig:
             yield getattr(self, name) >= 1, f"{name} {getattr(self, name)} is below 1"
         for name in ("learning_rate", "discriminator_rate"):
             yield getattr(self, name) > 0, f"{name} {getattr(self, name)} is not above 0"
-        for name in ("cycle", "identity"):
+        for name in ("cycle", "identity", "clip"):
             yield getattr(self, name) >= 0, f"{name} {getattr(self, name)} is below 0"
         yield 0 <= self.average_from <= 1, f"average_from {self.average_from} is not from 0 to 1"
 

@@ -152,8 +152,8 @@ def find_identity(residual: float, difference: StyleDifference) -> str | None:
         return None
     return (
         f"the generator ended as the identity: mean |r| is {residual:.1e}, though the styles differ "
-        f"(colour {difference.colour:.3f}, sharpness {difference.sharpness:.2f}). Raise steps or learning_rate, "
-        "or lower identity"
+        f"(colour {difference.colour:.3f}, sharpness {difference.sharpness:.2f}). Raise steps or "
+        "learning_rate, or lower identity"
     )
 
 

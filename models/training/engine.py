@@ -131,9 +131,13 @@ class Engine:
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
-    def agree(self, value: float) -> float:
-        """A figure as rank 0 has it, so that all processes decide alike."""
-        return float(self._fabric.broadcast(value, src=0)) if self.world > 1 else value
+    def averaged(self, terms: dict[str, float]) -> dict[str, float]:
+        """Measurements averaged over the processes, so that all of them decide alike."""
+        if self.world == 1:
+            return terms
+        values = torch.tensor(list(terms.values()), dtype=torch.float64, device=self.device)
+        mean = cast(Tensor, self._fabric.all_reduce(values, reduce_op="mean"))
+        return dict(zip(terms, mean.tolist(), strict=True))
 
     def barrier(self) -> None:
         """Wait for the other processes."""
