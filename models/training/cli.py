@@ -15,7 +15,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.command()(classifier.classifier)
 app.command()(adapter.adapter)
-app.command()(evaluate.evaluate)
+app.add_typer(evaluate.app, name="evaluate")
 app.command()(export.export)
 app.add_typer(reproduce.app, name="reproduce")
 

@@ -7,7 +7,7 @@ random (exposure and noise, Fourier's draw, resamples) is seeded by the run's se
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -17,6 +17,7 @@ from models.bundle import Bundle
 from models.cameras import SimulatedCamera, simulate
 from models.errors import NoFieldOfViewError
 from models.preprocess import Prepared, prepare
+from models.training.adapter_config import AdapterConfig
 from models.training.benchmark import fidelity, timing
 from models.training.benchmark.baselines import SecondStyle, baselines, local_contrast
 from models.training.benchmark.decisions import (
@@ -57,8 +58,14 @@ class BenchmarkConfig:
         fourier_beta: Half width of Fourier adaptation's window, as a share of the side.
         exhibits: Photographs in each camera's montage.
         timing_rounds: Runs over which the median cost is taken.
-        threads: CPU threads of every graph.
         limit: At most so many photographs of each kind, for a quick look; 0 takes all.
+        cameras: Names of simulated cameras; none means all named ones.
+        trained: Names of cameras for which the plain CycleGAN and the paired bound are trained where their
+            graphs are not there yet; needs a run folder, and minutes of CPU each.
+        adapter: How rows are trained.
+
+    Raises:
+        ValueError: A number is out of its range.
     """
 
     seed: int = 0
@@ -66,8 +73,18 @@ class BenchmarkConfig:
     fourier_beta: float = 0.01
     exhibits: int = 2
     timing_rounds: int = 15
-    threads: int = 2
     limit: int = 0
+    cameras: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        for name, least in (("resamples", 1), ("timing_rounds", 1), ("exhibits", 0), ("limit", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)} is below {least}")
+        if not 0.0 < self.fourier_beta < 0.5:
+            raise ValueError(f"fourier_beta {self.fourier_beta} is not between 0 and 0.5")
 
 
 class CameraShift:
@@ -78,17 +95,25 @@ class CameraShift:
         held: The photographs.
         graphs: Where the trained rows come from.
         config: Settings.
+        threads: CPU threads of every graph.
         progress: Told what is done.
     """
 
     def __init__(
-        self, bundle: Bundle, held: HeldOut, graphs: Graphs, config: BenchmarkConfig, progress: Progress
+        self,
+        bundle: Bundle,
+        held: HeldOut,
+        graphs: Graphs,
+        config: BenchmarkConfig,
+        *,
+        threads: int,
+        progress: Progress,
     ) -> None:
-        self.bundle, self.held, self.graphs = bundle, held, graphs
-        self.config, self.progress = config, progress
+        self.held, self.graphs = held, graphs
+        self.config, self.threads, self.progress = config, threads, progress
         manifest = bundle.manifest
         self.size = manifest.size
-        self.classifier = Classifier(bundle, config.threads)
+        self.classifier = Classifier(bundle, threads)
         self.style = SecondStyle.of(prepare_all([item.photograph.path for item in held.second], self.size))
         point = OperatingPoint(manifest.thresholds, manifest.minimum_quality)
         resamples = Resamples(len(held.photographs), config.resamples, config.seed)
@@ -121,7 +146,7 @@ class CameraShift:
             if isinstance(path, Absent):
                 absent[key] = path
             else:
-                found[key] = adapter(path, self.config.threads)
+                found[key] = adapter(path, self.threads)
         return found, absent
 
     def _oracle(self) -> dict[str, Row]:
@@ -232,7 +257,7 @@ class CameraShift:
             key: partial(apply, picture, item.number) for key, apply in timed.items()
         }
         cases["classifier"] = partial(self.classifier, picture)
-        cases[timing.YARDSTICK] = timing.yardstick(self.size, self.config.threads)
+        cases[timing.YARDSTICK] = timing.yardstick(self.size, self.threads)
         self.progress("timing", 0, 1, {})
         found = timing.interleaved_ms(cases, self.config.timing_rounds)
         self.progress("timing", 1, 1, {})
