@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +16,13 @@ from torch import Tensor
 
 from models.networks.features import LesionTrunk, split_rgba
 from models.networks.grader import Grader
-from models.training.adapter import TrainingDivergedError
 from models.training.data import DataError
+from models.training.divergence import require_finite
+from models.training.engine import Engine
 from models.training.grading import REFERABLE
 from models.training.lesions import Progress
 from models.training.losses import ordinal_loss
+from models.training.stopping import EarlyStop
 
 Uint8Array = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int64]
@@ -42,10 +43,10 @@ class GraderConfig:
         balance: A photograph's weight in drawing is (number of its grade)^−balance: 0 draws them as they
             come, 1 draws every grade equally often.
         exposure_jitter: Largest relative change of a photograph's brightness, both ways.
+        clip: Largest L2 norm of a step's gradient; 0 clips nothing.
         validate_every: Steps between validations; each is a checkpoint too.
-        patience: Validations without a higher referable AUC after which training stops.
+        patience: Validations without a higher referable AUC after which training stops; 0 never stops.
         sensitivity: Sensitivity for referable disease that the threshold reaches on the validation part.
-        bf16: Whether the network computes in bfloat16 (an accelerator that has it); the loss stays float32.
         seed: Seed of weights, batches and augmentation.
     """
 
@@ -57,10 +58,10 @@ class GraderConfig:
     weight_decay: float = 1e-3
     balance: float = 0.75
     exposure_jitter: float = 0.15
+    clip: float = 1.0
     validate_every: int = 500
     patience: int = 12
     sensitivity: float = 0.9
-    bf16: bool = False
     seed: int = 0
 
 
@@ -95,61 +96,62 @@ class GraderTraining:
     Args:
         size: Side S of the photographs.
         config: Settings.
-        device: Where to compute.
+        engine: Where steps run.
         trunk: Trunk to start from, of the configured widths, or None.
     """
 
     def __init__(
-        self, size: int, config: GraderConfig, device: torch.device, trunk: LesionTrunk | None = None
+        self, size: int, config: GraderConfig, engine: Engine, trunk: LesionTrunk | None = None
     ) -> None:
         torch.manual_seed(config.seed)
-        self.config, self.device = config, device
-        self.grader = Grader(size, config.widths, config.tail)
+        self.config, self.engine, self.step = config, engine, 0
+        grader = Grader(size, config.widths, config.tail)
         if trunk is not None:
-            _start_from(self.grader, trunk)
-        self.grader.to(device)
+            _start_from(grader, trunk)
+        self.grader = engine.adopt(grader)
         trained = [weight for weight in self.grader.parameters() if weight.requires_grad]
         rate = config.learning_rate
-        self.optimiser = torch.optim.AdamW(trained, lr=rate, weight_decay=config.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, rate, total_steps=config.steps)
+        optimiser = torch.optim.AdamW(trained, lr=rate, weight_decay=config.weight_decay)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=config.steps)
+        self._optimiser = engine.optimiser(optimiser)
+        self._stop = EarlyStop(config.patience, 0.0)
         self.best = copy.deepcopy(self.grader.state_dict())
-        self.best_auc, self.without_gain, self.step = -1.0, 0, 0
 
     @property
     def finished(self) -> bool:
         """Whether all steps are done, or the validation AUC has not risen for ``patience`` validations."""
-        return self.step >= self.config.steps or self.without_gain >= self.config.patience
+        return self.step >= self.config.steps or self._stop.over
 
-    def update(self, pictures: Tensor, grades: Tensor, rng: np.random.Generator) -> float:
+    @property
+    def best_auc(self) -> float:
+        """Highest referable AUC on the validation part so far."""
+        return 1.0 - self._stop.best
+
+    def update(self, pictures: Tensor, grades: Tensor, rng: np.random.Generator) -> dict[str, float]:
         """One optimiser step; returns the loss.
 
         Raises:
             TrainingDivergedError: The loss is not finite.
         """
         self.grader.train()
-        rgb, mask = split_rgba(pictures.to(self.device))
+        device = self.engine.device
+        rgb, mask = split_rgba(pictures.to(device))
         jitter = self.config.exposure_jitter
         gain = torch.from_numpy(rng.uniform(1 - jitter, 1 + jitter, (len(rgb), 1, 1, 1)).astype(np.float32))
-        rgb = (rgb * gain.to(self.device)) * mask
-        with _precision(self.device, self.config.bf16):
-            score = self.grader(rgb, mask)
-        loss = ordinal_loss(score.float(), self.grader.cuts(), grades.to(self.device))
-        self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self.optimiser.step()
-        self.schedule.step()
+        with self.engine.autocast():
+            score = self.grader((rgb * gain.to(device)) * mask, mask)
+        loss = ordinal_loss(score.float(), self.grader.cuts(), grades.to(device))
+        self.engine.minimise(loss, self._optimiser, self.config.clip)
+        self._schedule.step()
         self.step += 1
-        value = loss.item()
-        if not np.isfinite(value):
-            raise TrainingDivergedError(f"the loss is not finite at step {self.step}: lower learning_rate")
-        return value
+        terms = {"loss": loss.item()}
+        require_finite(terms, self.step)
+        return terms
 
     def validate(self, pictures: Uint8Array, referable: npt.NDArray[np.bool_]) -> float:
         """Referable AUC on the validation part; keeps the weights if it is the highest so far."""
-        auc = float(roc_auc_score(referable, score_pictures(self.grader, pictures, self.device)))
-        self.without_gain += 1
-        if auc > self.best_auc:
-            self.best_auc, self.without_gain = auc, 0
+        auc = float(roc_auc_score(referable, score_pictures(self.grader, pictures, self.engine.device)))
+        if self._stop.check(1.0 - auc):
             self.best = copy.deepcopy(self.grader.state_dict())
         return auc
 
@@ -157,21 +159,20 @@ class GraderTraining:
         """Everything that a resumed training needs."""
         return {
             "grader": self.grader.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "stop": self._stop.state(),
             "best": self.best,
-            "best_auc": self.best_auc,
-            "without_gain": self.without_gain,
             "step": self.step,
         }
 
     def resume(self, state: dict[str, Any]) -> None:
         """Continue from ``state``."""
         self.grader.load_state_dict(state["grader"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.best, self.best_auc = state["best"], float(state["best_auc"])
-        self.without_gain, self.step = int(state["without_gain"]), int(state["step"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._stop.resume(state["stop"])
+        self.best, self.step = state["best"], int(state["step"])
 
 
 def train_grader(
@@ -207,17 +208,15 @@ def train_grader(
                 "other photographs: give more photographs, or raise its cap"
             )
     if checkpoint.exists():
-        training.resume(torch.load(checkpoint, weights_only=True, map_location=training.device))
+        training.resume(training.engine.load(checkpoint))
     config, referable = training.config, validation[1] >= REFERABLE
     sampler = GradedSampler(*train, config.balance)
     while not training.finished:
         rng = np.random.default_rng((config.seed, training.step))
-        terms = {"loss": training.update(*sampler.draw(rng, config.batch), rng)}
+        terms = training.update(*sampler.draw(rng, config.batch), rng)
         if training.step % config.validate_every == 0 or training.step == config.steps:
             terms["validation_auc"] = training.validate(validation[0], referable)
-            partial = checkpoint.with_suffix(".partial")
-            torch.save(training.state(), partial)
-            partial.replace(checkpoint)
+            training.engine.save(checkpoint, training.state())
         progress("classifier", training.step, config.steps, terms)
     training.grader.load_state_dict(training.best)
     return training.grader.eval()
@@ -263,7 +262,3 @@ def _start_from(grader: Grader, trunk: LesionTrunk) -> None:
             f"the trunk to start from has the widths {given}, the grader {wanted}: make them equal"
         )
     grader.trunk.load_state_dict(trunk.state_dict())
-
-
-def _precision(device: torch.device, bf16: bool) -> contextlib.AbstractContextManager[Any]:
-    return torch.autocast(device.type, torch.bfloat16) if bf16 else contextlib.nullcontext()

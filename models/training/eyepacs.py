@@ -114,7 +114,7 @@ def read_layout(
     if mixed and refuse_mixed_patients:
         raise DataError(
             f"{cameras}: {len(mixed)} patients photographed by more than one camera, {_listed(mixed)}; "
-            "correct it, or let them be left out (mixed_patients = leave_out)"
+            "correct it, or let them be left out (refuse_mixed_patients = false)"
         )
     usable = tuple(photo for photo in found if photo.patient not in mixed)
     if not usable:

@@ -14,14 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from models.networks.features import LesionTrunk
 from models.networks.generator import Adapter
 from models.networks.grader import Grader
 from models.training.adapter import AdapterConfig, TrainingDivergedError, train_adapter
+from models.training.config import ConfigError
 from models.training.data import DataError
 from models.training.end_to_end import GraderConfig, GraderTraining, score_pictures, train_grader
+from models.training.engine import Engine
 from models.training.eyepacs import EyepacsLayout, EyepacsPhotograph, divide, without_grades
 from models.training.eyepacs_pictures import Pictures, PictureStore
 from models.training.eyepacs_table import (
@@ -65,6 +65,9 @@ class EyepacsConfig:
         refuse_mixed_patients: Whether a patient photographed by two cameras is an error, not left out.
         grader: Classifier.
         adapter: Adapters.
+
+    Raises:
+        ConfigError: The shares leave nobody to be measured, or the size does not fit the grader's levels.
     """
 
     labelled_camera: str = ""
@@ -84,6 +87,24 @@ class EyepacsConfig:
     grader: GraderConfig = field(default_factory=GraderConfig)
     adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(steps=4_000))
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        unmeasured = self.train_share + self.validation_share
+        if (
+            min(self.train_share, self.validation_share) <= 0
+            or unmeasured >= 1
+            or not 0 < self.adapt_share < 1
+        ):
+            raise ConfigError(
+                "train_share, validation_share and adapt_share must be above 0, the sum of the first two and "
+                "the third below 1"
+            )
+        step = 8 * 2 ** len(self.grader.tail)
+        if self.size < step or self.size % step:
+            raise ConfigError(
+                f"size {self.size} is no multiple of {step}, which the levels of grader.tail need"
+            )
+
     def adaptations(self) -> dict[str, AdapterConfig]:
         """Name in the table to settings, for each adapter that a camera gets."""
         plain = replace(
@@ -101,12 +122,13 @@ class EyepacsRun:
         config: Settings.
         progress: Told what happens.
         workers: Processes that prepare photographs; 0 is one for each CPU core.
-        device: Where the networks compute.
+        engine: Where the networks compute: one device.
         cache: Folder of the prepared photographs; ``out/prepared`` if None.
         trunk: Lesion-supervised trunk to start the encoder from, or None.
 
     Raises:
         DataError: The labelled camera is not among the photographs.
+        ConfigError: More than one device is asked for.
         RunConflictError: ``out`` belongs to another run.
     """
 
@@ -118,15 +140,17 @@ class EyepacsRun:
         progress: Progress,
         *,
         workers: int = 0,
-        device: torch.device | None = None,
+        engine: Engine | None = None,
         cache: Path | None = None,
         trunk: LesionTrunk | None = None,
     ) -> None:
         self.layout, self.out, self.config, self.progress = layout, out, config, progress
-        self.device, self.trunk = device or torch.device("cpu"), trunk
+        self.engine, self.trunk = engine or Engine(), trunk
+        if self.engine.world > 1:
+            raise ConfigError("reproduce eyepacs runs on one device: leave --devices at 1")
         self.labelled = _labelled_camera(layout, config)
         self.parts = _parts(layout, config, self.labelled)
-        open_run(out, config, _fingerprint(layout, trunk))
+        open_run(out, config, _fingerprint(layout, trunk), self.engine)
         names = {
             camera: {part: [photo.name for photo in chosen] for part, chosen in parts.items()}
             for camera, parts in self.parts.items()
@@ -173,7 +197,7 @@ class EyepacsRun:
             self.out / "classifier.json",
         )
         train, validation = (self._pictures(self.labelled, part) for part in ("train", "validation"))
-        training = GraderTraining(self.config.size, config, self.device, self.trunk)
+        training = GraderTraining(self.config.size, config, self.engine, self.trunk)
         grader = train_grader(
             training,
             (train.tensors, train.grades),
@@ -182,7 +206,7 @@ class EyepacsRun:
             progress=self.progress,
         )
         if not file.exists():
-            scores = score_pictures(grader, validation.tensors, self.device)
+            scores = score_pictures(grader, validation.tensors, self.engine.device)
             calibration = calibrate(scores, validation.grades, config.sensitivity)
             found = {"steps": training.step, "validation_auc": training.best_auc}
             counts = {"train": len(train.tensors), "validation": len(validation.tensors)}
@@ -207,7 +231,7 @@ class EyepacsRun:
             except TrainingDivergedError as error:
                 # One camera's failed adapter is a result of the experiment; the other cameras go on.
                 return empty_row(camera, kind, test, note=f"training failed: {error}")
-        scores = score_pictures(grader, test.tensors, self.device, translate)
+        scores = score_pictures(grader, test.tensors, self.engine.device, translate)
         self.progress(f"camera {camera}, {kind}", 1, 1, {})
         return measured_row(camera, kind, test, scores, calibration)
 
@@ -222,7 +246,7 @@ class EyepacsRun:
             checkpoint=self.out / f"adapter-{camera}-{kind.replace(' ', '-')}.pt",
             progress=lambda _, *rest: self.progress(f"adapter {camera}, {kind}", *rest),
         )
-        return Adapter(generator).eval().to(self.device)
+        return Adapter(generator).eval().to(self.engine.device)
 
     def _pictures(self, camera: str, part: str) -> Pictures:
         return self._store.load(f"camera {camera}, {part}", self.parts[camera][part])

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
-from models.training.adapter import TrainingDivergedError
+from models.training.divergence import TrainingDivergedError
 from models.training.evaluate import OperatingPoint, Scores, bootstrap, referable_figures
 from models.training.eyepacs_pictures import Pictures
 from models.training.grading import REFERABLE, choose_levels, fit_calibration

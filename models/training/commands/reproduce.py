@@ -8,10 +8,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from models.training.commands.configured import ConfiguredCommand
+from models.training.commands.eyepacs import eyepacs
 from models.training.commands.options import Images, Labels, Lesions, Out, Threads, Training, foreseen
 from models.training.reproduce import ReferenceConfig, ReferenceRun, Sources
 
 app = typer.Typer(no_args_is_help=True, help="Run a whole published recipe.")
+app.command(cls=ConfiguredCommand)(eyepacs)
 
 
 @app.command()
