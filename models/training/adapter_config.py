@@ -32,7 +32,7 @@ class AdapterConfig:
             adapter, since nobody has those, but the bound of what the generator can reach.
         steps: Steps; each updates the generators, then the discriminators.
         batch: Pictures of each style a step.
-        learning_rate: Of the generators (Adam, β1 0.5).
+        learning_rate: Learning rate of the generators (Adam, β1 0.5).
         discriminator_rate: Learning rate of the discriminators, relative to the generators'.
         cycle: Weight of the cycle term and its mirror; with 0 (an ablation) it is not computed.
         identity: Weight of the identity term; with 0 it is not computed.

@@ -189,7 +189,7 @@ def attribute_help(cls: type) -> dict[str, str]:
         return {}
     entries = re.split(r"^(?=\S)", textwrap.dedent(found.group(1)), flags=re.MULTILINE)
     pairs = (entry.split(":", 1) for entry in entries if ":" in entry)
-    return {name.strip(): " ".join(text.split()) for name, text in pairs}
+    return {name.strip(): " ".join(text.replace("``", "`").split()) for name, text in pairs}
 
 
 def to_toml(config: Any) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -82,6 +83,26 @@ class StyleDifference:
     def measurable(self) -> bool:
         """Whether an adapter has anything to do."""
         return self.colour >= COLOUR or self.sharpness >= SHARPNESS
+
+
+def require_exportable(state: Mapping[str, Any], name: str) -> None:
+    """Refuse to make an adapter of a checkpoint that failed by name, or that is not finished.
+
+    Args:
+        state: A checkpoint's content; one without ``complaints`` and ``finished`` is taken as sound.
+        name: What messages call it.
+
+    Raises:
+        TrainingDivergedError: It must not be exported.
+    """
+    complaints = state.get("complaints") or []
+    if complaints:
+        raise TrainingDivergedError(f"{name} is not exported: {'; '.join(complaints)}")
+    if not state.get("finished", True):
+        raise TrainingDivergedError(
+            f"{name} is not exported: its training is at step {state['step']} and not finished, or failed "
+            "at the end. Start the same command again; it goes on there, or says what is wrong"
+        )
 
 
 def require_finite(terms: Mapping[str, float], step: int) -> None:

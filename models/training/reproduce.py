@@ -23,10 +23,12 @@ from models.networks.quality import QualityNetwork
 from models.preprocess import prepare
 from models.training import data, evaluate, quality
 from models.training.adapter import AdapterConfig, train_adapter
-from models.training.export import export_adapter, export_classifier
+from models.training.engine import Engine
+from models.training.export import export_classifier
 from models.training.grading import HeadConfig, fit_head
 from models.training.lesions import LesionConfig, Progress, load_lesion_set, train_trunk
 from models.training.publish import publish
+from models.training.recipes import export_trained
 from models.training.run import open_run, read_json, write_json
 
 
@@ -98,17 +100,26 @@ class ReferenceRun:
         out: Run folder.
         config: Settings.
         progress: Told what happens.
+        engine: Where the trunk and the adapters train, one device; by default one that is found.
     """
 
-    def __init__(self, sources: Sources, out: Path, config: ReferenceConfig, progress: Progress) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        out: Path,
+        config: ReferenceConfig,
+        progress: Progress,
+        engine: Engine | None = None,
+    ) -> None:
         self.out, self.config, self.progress = out, config, progress
+        self.engine = engine or Engine()
         self.bundle = out / "bundle"
         photographs = data.read_folder(sources.images, sources.labels)
         masked = data.read_lesions(sources.lesions)
         files = [photo.path for photo in photographs] + [sources.labels]
         files += [path for photo in masked for path in (photo.path, *photo.masks.values())]
         self.fingerprint = data.fingerprint(files)
-        open_run(out, config, self.fingerprint)
+        open_run(out, config, self.fingerprint, self.engine)
         self.data = self._load(photographs, masked)
 
     def finish(self) -> Bundle:
@@ -124,7 +135,7 @@ class ReferenceRun:
         """Stage 1: the lesion trunk."""
         config = self.config.lesions
         lesions = load_lesion_set(self.data.lesions, self.config.size)
-        return train_trunk(lesions, config, self.out / "trunk.pt", self.progress)
+        return train_trunk(lesions, config, self.out / "trunk.pt", self.progress, self.engine)
 
     def classifier(self, trunk: LesionTrunk) -> None:
         """Stage 2: head and quality, exported as ``classifier.onnx``; figures in ``classifier.json``."""
@@ -164,8 +175,9 @@ class ReferenceRun:
             config=self.config.adapter,
             checkpoint=checkpoint,
             progress=self.progress,
+            engine=self.engine,
         )
-        export_adapter(generator, path, first[:4])
+        export_trained(checkpoint, generator, path, first[:4])
 
     def measure(self) -> dict[str, Any]:
         """Stage 4: all figures on the held-out photographs."""

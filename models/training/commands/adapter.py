@@ -8,11 +8,16 @@ from typing import Annotated
 import typer
 
 from models.training.adapter import AdapterConfig
-from models.training.commands.options import Out, Seed, Threads, Training, foreseen
+from models.training.commands.configured import configured
+from models.training.commands.options import Out, Training, foreseen
+from models.training.engine import Engine, EngineConfig
 from models.training.recipes import fit_adapter
 
 
+@configured(AdapterConfig)
 def adapter(
+    config: AdapterConfig,
+    engine: EngineConfig,
     *,
     first: Annotated[Path, typer.Option(help="Photographs of the new camera; no labels.", exists=True)],
     second: Annotated[
@@ -23,22 +28,27 @@ def adapter(
     ],
     camera: Annotated[str, typer.Option(help="Camera key, e.g. simulated-blue.")],
     out: Out,
-    steps: Annotated[int, typer.Option(help="Training steps.", min=1)] = AdapterConfig.steps,
-    form: Annotated[str, typer.Option(help="Residual: affine or additive.")] = AdapterConfig.form,
-    features: Annotated[bool, typer.Option(help="Let the discriminators see the task's features.")] = True,
-    seed: Seed = 0,
-    threads: Threads = 2,
 ) -> None:
-    """Train an adapter for a new camera without labels and write OUT/adapters/CAMERA.onnx."""
-    config = AdapterConfig(steps=steps, form=form, features=features, seed=seed)
-    with foreseen(), Training(out, threads) as progress:
-        path = fit_adapter(
-            first,
-            second,
-            classifier_run=classifier_run,
-            camera=camera,
-            out=out,
-            config=config,
-            progress=progress,
-        )
-    typer.echo(f"wrote {path}")
+    """Train an adapter for a new camera without labels and write OUT/adapters/CAMERA.onnx.
+
+    Look at OUT/samples while it trains: the second row should get the colours and sharpness of the fourth and
+    keep every vessel and lesion of the first. A training that fails says how (not finite, discriminators that
+    won, collapse, identity) and what to change, and writes no adapter. The same command continues a killed
+    run; `tensorboard --logdir OUT` draws its curves.
+    """
+    with foreseen():
+        machine = Engine(engine)
+        # With several devices every process comes here; one shows and writes.
+        with Training(out if machine.writes else None, engine.threads) as progress:
+            path = fit_adapter(
+                first,
+                second,
+                classifier_run=classifier_run,
+                camera=camera,
+                out=out,
+                config=config,
+                progress=progress,
+                engine=machine,
+            )
+    if machine.writes:
+        typer.echo(f"wrote {path}")

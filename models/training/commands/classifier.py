@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from models.training.commands.options import Images, Labels, Lesions, Out, Seed, Threads, Training, foreseen
-from models.training.lesions import LesionConfig
+from models.training.commands.configured import configured
+from models.training.commands.options import Images, Labels, Lesions, Out, Training, foreseen, one_device
+from models.training.engine import EngineConfig
 from models.training.reproduce import ReferenceConfig, ReferenceRun, Sources
 
 
+@configured(ReferenceConfig)
 def classifier(
+    config: ReferenceConfig,
+    engine: EngineConfig,
     *,
     images: Images,
     labels: Labels,
     lesions: Lesions,
     out: Out,
-    steps: Annotated[int, typer.Option(help="Steps of the lesion trunk.", min=1)] = LesionConfig.steps,
-    seed: Seed = 0,
-    threads: Threads = 2,
 ) -> None:
     """Train the classifier on the labelled camera and write OUT/bundle/classifier.onnx.
 
     Lesion masks supervise the trunk, grades the head; look-alike photographs stay on one side of the split.
+    The settings are those of `reproduce reference`, which goes on from the same run folder to adapters and
+    figures. The same command continues a killed run; `tensorboard --logdir OUT` draws its curves.
     """
-    config = ReferenceConfig(seed=seed, lesions=LesionConfig(steps=steps, seed=seed))
-    with foreseen(), Training(out, threads) as progress:
-        run = ReferenceRun(Sources(images, labels, lesions), out, config, progress)
+    with foreseen(), Training(out, engine.threads) as progress:
+        run = ReferenceRun(Sources(images, labels, lesions), out, config, progress, one_device(engine))
         run.classifier(run.trunk())
     typer.echo(f"wrote {run.bundle / 'classifier.onnx'}")

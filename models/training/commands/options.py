@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 
 from models.errors import ModelError
+from models.training.config import ConfigError
+from models.training.engine import Engine, EngineConfig
 from models.training.progress import ProgressBars
 
 Images = Annotated[Path, typer.Option(help="Folder of photographs.", exists=True, file_okay=False)]
@@ -31,14 +33,27 @@ class Training(ProgressBars):
     """Progress bars and the log of a run folder, for a training with a number of CPU threads.
 
     Args:
-        out: Run folder.
+        out: Run folder, or None for no log.
         threads: CPU threads of torch and OpenCV.
     """
 
-    def __init__(self, out: Path, threads: int) -> None:
+    def __init__(self, out: Path | None, threads: int) -> None:
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
         super().__init__(out)
+
+
+def one_device(engine: EngineConfig) -> Engine:
+    """The engine of a recipe whose stages run in one process.
+
+    Raises:
+        ConfigError: ``devices`` is above 1.
+    """
+    if engine.devices > 1:
+        raise ConfigError(
+            "this command trains on one device: --devices 1 (`fundus-train adapter` takes more)"
+        )
+    return Engine(engine)
 
 
 @contextmanager

@@ -8,21 +8,34 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.training.commands.configured import ConfiguredCommand
+from models.training.commands.configured import ConfiguredCommand, configured
 from models.training.commands.eyepacs import eyepacs
-from models.training.commands.options import Images, Labels, Lesions, Out, Threads, Training, foreseen
+from models.training.commands.options import Images, Labels, Lesions, Out, Training, foreseen, one_device
+from models.training.engine import EngineConfig
 from models.training.reproduce import ReferenceConfig, ReferenceRun, Sources
 
 app = typer.Typer(no_args_is_help=True, help="Run a whole published recipe.")
 app.command(cls=ConfiguredCommand)(eyepacs)
 
 
-@app.command()
-def reference(images: Images, labels: Labels, lesions: Lesions, out: Out, threads: Threads = 2) -> None:
-    """Train and measure the reference bundle: OUT/bundle is what `models/bundles/reference` was made of."""
-    with foreseen(), Training(out, threads) as progress:
+@app.command(cls=ConfiguredCommand)
+@configured(ReferenceConfig)
+def reference(
+    config: ReferenceConfig,
+    engine: EngineConfig,
+    *,
+    images: Images,
+    labels: Labels,
+    lesions: Lesions,
+    out: Out,
+) -> None:
+    """Train and measure the reference bundle: OUT/bundle is what `models/bundles/reference` was made of.
+
+    The same command continues a killed run, stage by stage; `tensorboard --logdir OUT` draws its curves.
+    """
+    with foreseen(), Training(out, engine.threads) as progress:
         sources = Sources(images, labels, lesions)
-        bundle = ReferenceRun(sources, out, ReferenceConfig(), progress).finish()
+        bundle = ReferenceRun(sources, out, config, progress, one_device(engine)).finish()
     table = Table("camera", "adapter", "AUC", "flipped", "sensitivity", "specificity")
     cameras: Any = bundle.manifest.figures["cameras"]
     for key, kinds in cameras.items():

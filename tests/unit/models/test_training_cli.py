@@ -81,7 +81,7 @@ def test_the_recipe_makes_a_bundle_and_a_second_call_resumes_it(sources: Sources
     out = tmp_path / "run"
 
     def killed(stage: str, step: int, _steps: int, _terms: dict[str, float]) -> None:
-        if stage == "adapter" and step == 2:
+        if stage == "adapter-simulated-blue" and step == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -96,7 +96,7 @@ def test_the_recipe_makes_a_bundle_and_a_second_call_resumes_it(sources: Sources
     bundle = ReferenceRun(sources, out, SMALL, noted).finish()
     # Then nothing that was finished is done again, and a checked bundle is there
     assert (out / "bundle" / "classifier.onnx").stat().st_mtime_ns == graph
-    assert [step for stage, step in stages if stage == "adapter"] == [2, 3]
+    assert [step for stage, step in stages if stage == "adapter-simulated-blue"] == [2, 3]
     assert "lesions" not in {stage for stage, _ in stages}
     assert Bundle.load(out / "bundle").digest == bundle.digest
     assert set(bundle.manifest.adapters) == {"simulated-blue"}
