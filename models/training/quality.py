@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 from torch.nn import functional
 
-from models.cameras import random_camera, simulate
+from models.cameras import CAMERAS, SimulatedCamera, random_camera, simulate
 from models.networks.features import split_rgba
 from models.networks.quality import QualityNetwork
-from models.preprocess import Uint8Image, prepare
+from models.preprocess import Uint8Image, find_field, prepare
 from models.training.data import read_rgb
 from models.training.lesions import Progress
-from models.training.negatives import negative
+from models.training.negatives import random_negative
+
+GRADABLE = "gradable"
+"""The kind of a positive; a negative's kind is the name of what made it."""
 
 
 @dataclass(frozen=True)
@@ -27,62 +32,124 @@ class QualityConfig:
 
     Attributes:
         negatives: Negatives drawn per photograph.
+        cameras: Simulated cameras that take each photograph, besides the real one.
         steps: Optimiser steps.
         batch: Pictures a step.
         learning_rate: Peak of a one-cycle schedule (AdamW).
         refused: Share of validation positives that the minimum quality may refuse.
+        margin: What the minimum quality is lowered by, in logits, for photographs unlike the validation's.
+        gate: Limit of the gate, in distances that 99.5 % of the training positives stay within.
         seed: Seed of pictures and weights.
     """
 
-    negatives: int = 3
-    steps: int = 600
+    negatives: int = 6
+    cameras: int = 2
+    steps: int = 1200
     batch: int = 32
-    learning_rate: float = 5e-3
+    learning_rate: float = 4e-3
     refused: float = 0.005
+    margin: float = 0.7
+    gate: float = 2.0
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class QualitySet:
-    """Planes float16 (N, 10, S/4, S/4) of ``QualityNetwork.planes``, and what is gradable, bool (N,)."""
+    """Pictures of the quality head.
+
+    Attributes:
+        planes: float16 (N, 10, S/4, S/4) of ``QualityNetwork.planes``.
+        gradable: bool (N,).
+        kinds: What each is, str (N,): ``GRADABLE`` or the name of a negative's maker; empty where not told.
+    """
 
     planes: npt.NDArray[np.float16]
     gradable: npt.NDArray[np.bool_]
+    kinds: npt.NDArray[np.str_] | None = None
 
 
 def quality_set(
     paths: Sequence[Path], size: int, config: QualityConfig, seed: int, progress: Progress
 ) -> QualitySet:
-    """Positives: photographs, and as a random simulated camera takes them. Negatives: ``negative``."""
+    """Positives: photographs, and as simulated cameras take them. Negatives: ``random_negative`` of those."""
     planes: list[npt.NDArray[np.float16]] = []
-    gradable: list[bool] = []
+    kinds: list[str] = []
     for index, path in enumerate(paths):
         rng = np.random.default_rng((config.seed, seed, index))
-        rgb = read_rgb(path)
-        photograph = prepare(rgb, size).tensor
-        taken = prepare(simulate(rgb, random_camera(int(rng.integers(2**31))), index), size).tensor
-        # Ruined from either, so that another camera's look is no sign of a good picture.
-        ruined = [negative(taken if rng.integers(2) else photograph, rng) for _ in range(config.negatives)]
-        planes += [_planes(picture) for picture in (photograph, taken, *ruined)]
-        gradable += [True, True, *[False] * len(ruined)]
+        positives = _positives(read_rgb(path), size, config, rng)
+        # Ruined from any of them, so that another camera's look is no sign of a good picture.
+        ruined = [
+            random_negative(positives[int(rng.integers(len(positives)))], rng)
+            for _ in range(config.negatives)
+        ]
+        planes += [_planes(picture) for picture in (*positives, *(made.picture for made in ruined))]
+        kinds += [GRADABLE] * len(positives) + [made.kind for made in ruined]
         progress("quality pictures", index + 1, len(paths), {})
-    return QualitySet(np.stack(planes), np.array(gradable))
+    told = np.array(kinds)
+    return QualitySet(np.stack(planes), told == GRADABLE, told)
+
+
+def _positives(
+    rgb: Uint8Image, size: int, config: QualityConfig, rng: np.random.Generator
+) -> list[Uint8Image]:
+    """A photograph, and as some cameras take it, a third of those with a narrower, full round field."""
+    pictures = [prepare(rgb, size).tensor]
+    for _ in range(config.cameras):
+        source = _narrowed(rgb, rng) if rng.random() < 1 / 3 else rgb
+        taken = simulate(source, varied_camera(rng), int(rng.integers(2**31)))
+        pictures.append(prepare(taken, size).tensor)
+    return pictures
+
+
+def varied_camera(rng: np.random.Generator) -> SimulatedCamera:
+    """A named camera, a random one, or one with more haze, noise, contrast, unevenness; each as often."""
+    choice = int(rng.integers(3))
+    if choice == 0:
+        return CAMERAS[sorted(CAMERAS)[int(rng.integers(len(CAMERAS)))]]
+    camera = random_camera(int(rng.integers(2**31)))
+    if choice == 1:
+        return camera
+    return replace(
+        camera,
+        exposure_jitter=0.15,
+        tone_gamma=float(rng.uniform(0.65, 1.4)),
+        vignetting=float(rng.uniform(0.0, 0.6)),
+        illumination_tilt=float(rng.uniform(-0.25, 0.25)),
+        blur_px=float(rng.uniform(0.0, 2.0)),
+        resolution_px=int(rng.choice([0, 450, 600])),
+        haze=float(rng.uniform(0.0, 0.3)),
+        rim_flare=float(rng.uniform(0.0, 0.15)),
+        read_noise=float(rng.uniform(0.0, 0.03)),
+        shot_noise=float(rng.uniform(0.0, 0.03)),
+        jpeg_quality=int(rng.integers(55, 96)),
+    )
+
+
+def _narrowed(rgb: Uint8Image, rng: np.random.Generator) -> Uint8Image:
+    """The photograph through an aperture of 70 to 85 % of its field's radius, about its centre."""
+    field = find_field(rgb)
+    rows, columns = np.ogrid[: rgb.shape[0], : rgb.shape[1]]
+    x, y = rng.normal((field.centre_x, field.centre_y), 0.02 * field.radius)
+    reach = field.radius * rng.uniform(0.7, 0.85)
+    inside = (columns - x) ** 2 + (rows - y) ** 2 <= reach * reach
+    return np.asarray(rgb * inside[..., None], dtype=np.uint8)
 
 
 def kept_set(file: Path, make: Callable[[], QualitySet]) -> QualitySet:
     """The set that a killed run left in ``file``, or a new one, which is left there."""
     if file.exists():
         with np.load(file) as kept:
-            return QualitySet(kept["planes"], kept["gradable"])
+            return QualitySet(kept["planes"], kept["gradable"], kept["kinds"])
     pictures = make()
+    kinds = np.full(len(pictures.planes), "") if pictures.kinds is None else pictures.kinds
     temporary = file.with_suffix(".partial.npz")
-    np.savez(temporary, planes=pictures.planes, gradable=pictures.gradable)
+    np.savez(temporary, planes=pictures.planes, gradable=pictures.gradable, kinds=kinds)
     temporary.replace(file)
     return pictures
 
 
 def train_quality(pictures: QualitySet, config: QualityConfig, progress: Progress) -> QualityNetwork:
-    """Train the quality head on half positives, half negatives; mirrored and turned at random."""
+    """Train the quality head on half positives, half negatives, mirrored at random; then fit its gate."""
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     network = QualityNetwork().train()
@@ -93,40 +160,70 @@ def train_quality(pictures: QualitySet, config: QualityConfig, progress: Progres
     for step in range(config.steps):
         chosen = np.concatenate([rng.choice(side, config.batch // 2) for side in sides])
         planes = torch.from_numpy(pictures.planes[chosen].astype(np.float32))
-        planes = torch.rot90(planes, int(rng.integers(4)), (2, 3))
-        planes = planes.flip(3) if rng.integers(2) else planes
+        planes = planes.flip([axis for axis in (2, 3) if rng.integers(2)])
         loss = functional.binary_cross_entropy_with_logits(network.classify(planes), target)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimiser.step()
         schedule.step()
         progress("quality", step + 1, config.steps, {"loss": loss.item()})
-    return network.eval()
+    network.eval()
+    fit_gate(network, pictures.planes[pictures.gradable], config.gate)
+    return network
+
+
+@torch.no_grad()
+def fit_gate(network: QualityNetwork, positives: npt.NDArray[np.float16], reach: float) -> None:
+    """Fit mean, covariance (Ledoit-Wolf shrinkage) and limit of the gate to the training positives."""
+    found = [network.pooled(batch) for batch in _batches(positives)]
+    features = torch.cat([torch.cat([mean, overall], 1) for mean, _, overall in found]).double().numpy()
+    covariance, _ = ledoit_wolf(features)
+    whitening = np.linalg.cholesky(np.linalg.inv(covariance + 1e-6 * np.eye(len(covariance))))
+    network.centre.copy_(torch.from_numpy(features.mean(axis=0)))
+    network.whitening.copy_(torch.from_numpy(whitening))
+    distances = torch.cat([network.distance(mean, overall) for mean, _, overall in found])
+    network.limit.fill_(reach * float(np.quantile(distances.numpy(), 0.995)))
 
 
 def quality_scores(network: QualityNetwork, pictures: QualitySet) -> npt.NDArray[np.float64]:
     """Probability of being gradable, float64 (N,)."""
     with torch.inference_mode():
-        batches = np.array_split(pictures.planes, max(1, len(pictures.planes) // 32))
-        logits = [network.classify(torch.from_numpy(batch.astype(np.float32))) for batch in batches]
-        return torch.cat(logits)[:, 0].sigmoid().numpy().astype(np.float64)
+        scores = [network.quality(batch) for batch in _batches(pictures.planes)]
+    return torch.cat(scores)[:, 0].numpy().astype(np.float64)
+
+
+def _batches(planes: npt.NDArray[np.float16]) -> list[Tensor]:
+    return [
+        torch.from_numpy(part.astype(np.float32))
+        for part in np.array_split(planes, max(1, len(planes) // 32))
+    ]
 
 
 def minimum_quality(network: QualityNetwork, validation: QualitySet, config: QualityConfig) -> float:
-    """The quality that refuses at most the configured share of validation positives, at most one half."""
+    """The quality that refuses at most the configured share of validation positives, less a margin.
+
+    The lowest score after leaving out that share, lowered by ``config.margin`` logits, between 0.05 and 0.8.
+    """
     scores = np.sort(quality_scores(network, validation)[validation.gradable])
-    return float(np.clip(scores[int(config.refused * len(scores))] * 0.7, 0.05, 0.5).round(3))
+    lowest = float(np.clip(scores[int(config.refused * len(scores))], 1e-6, 1 - 1e-6))
+    logit = np.log(lowest / (1 - lowest)) - config.margin
+    return float(np.clip(1 / (1 + np.exp(-logit)), 0.05, 0.8).round(3))
 
 
 def quality_figures(network: QualityNetwork, pictures: QualitySet, minimum: float) -> dict[str, float]:
-    """AUC, share of gradable pictures refused and of the others let through at ``minimum``."""
+    """AUC, share of gradable pictures refused and of the others let through at ``minimum``, also by kind."""
     scores = quality_scores(network, pictures)
-    return {
+    accepted = scores >= minimum
+    figures = {
         "auc": float(roc_auc_score(pictures.gradable, scores)),
-        "gradable_refused": float((scores[pictures.gradable] < minimum).mean()),
-        "ungradable_accepted": float((scores[~pictures.gradable] >= minimum).mean()),
+        "gradable_refused": float((~accepted[pictures.gradable]).mean()),
+        "ungradable_accepted": float(accepted[~pictures.gradable].mean()),
         "pictures": float(len(scores)),
     }
+    if pictures.kinds is not None:
+        for kind in sorted({str(kind) for kind in pictures.kinds} - {GRADABLE, ""}):
+            figures[f"accepted_{kind}"] = float(accepted[pictures.kinds == kind].mean())
+    return figures
 
 
 def _planes(picture: Uint8Image) -> npt.NDArray[np.float16]:
