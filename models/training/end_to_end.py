@@ -20,8 +20,8 @@ from models.training.data import DataError
 from models.training.divergence import require_finite
 from models.training.engine import Engine
 from models.training.grading import REFERABLE
-from models.training.lesions import Progress
 from models.training.losses import ordinal_loss
+from models.training.progress import Progress
 from models.training.stopping import EarlyStop
 
 Uint8Array = npt.NDArray[np.uint8]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from typing import Any
 from models.networks.features import LesionTrunk
 from models.networks.generator import Adapter
 from models.networks.grader import Grader
-from models.training.adapter import AdapterConfig, TrainingDivergedError, train_adapter
+from models.training.adapter import train_adapter
 from models.training.config import ConfigError
 from models.training.data import DataError
-from models.training.end_to_end import GraderConfig, GraderTraining, score_pictures, train_grader
+from models.training.divergence import TrainingDivergedError
+from models.training.end_to_end import GraderTraining, score_pictures, train_grader
 from models.training.engine import Engine
 from models.training.eyepacs import EyepacsLayout, EyepacsPhotograph, divide, without_grades
+from models.training.eyepacs_config import EyepacsConfig
 from models.training.eyepacs_pictures import Pictures, PictureStore
 from models.training.eyepacs_table import (
     REMARK,
@@ -34,83 +36,10 @@ from models.training.eyepacs_table import (
     measured_row,
 )
 from models.training.grading import REFERABLE
-from models.training.lesions import Progress
+from models.training.progress import Progress
 from models.training.run import open_run, read_json, write_json
 
-LABELLED, UNADAPTED, OURS, PLAIN = "labelled camera", "none", "ours", "plain CycleGAN"
-
-
-@dataclass(frozen=True)
-class EyepacsConfig:
-    """How the experiment is run.
-
-    Attributes:
-        labelled_camera: Code of the camera that the classifier is trained on; empty for the one with the most
-            graded photographs (code 1).
-        size: Side S of the prepared photographs in pixels.
-        seed: Seed of the division of patients; the trainings have their own.
-        train_share: Share of the labelled camera's patients that train the classifier, and, without their
-            grades, are the adapters' second style.
-        validation_share: Share of them that stops the training and fixes threshold and calibration; the rest
-            is measured.
-        adapt_share: Share of each other camera's patients that adapts, without grades; the rest is measured.
-        train_cap: Most photographs that train the classifier.
-        validation_cap: Most photographs of the validation part.
-        adapt_cap: Most photographs of either style that an adapter sees.
-        test_cap: Most photographs measured of each camera.
-        minimum_images: Fewest photographs of a camera that adapt, and that are measured; one with fewer is
-            left out of the table, which says so.
-        minimum_of_each: Fewest referable and fewest other photographs among those measured, likewise.
-        plain_cyclegan: Whether a plain CycleGAN is trained for each camera too, for comparison.
-        refuse_mixed_patients: Whether a patient photographed by two cameras is an error, not left out.
-        grader: Classifier.
-        adapter: Adapters.
-
-    Raises:
-        ConfigError: The shares leave nobody to be measured, or the size does not fit the grader's levels.
-    """
-
-    labelled_camera: str = ""
-    size: int = 512
-    seed: int = 0
-    train_share: float = 0.7
-    validation_share: float = 0.1
-    adapt_share: float = 0.5
-    train_cap: int = 20_000
-    validation_cap: int = 3_000
-    adapt_cap: int = 2_000
-    test_cap: int = 5_000
-    minimum_images: int = 30
-    minimum_of_each: int = 10
-    plain_cyclegan: bool = False
-    refuse_mixed_patients: bool = False
-    grader: GraderConfig = field(default_factory=GraderConfig)
-    adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(steps=4_000))
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be."""
-        unmeasured = self.train_share + self.validation_share
-        if (
-            min(self.train_share, self.validation_share) <= 0
-            or unmeasured >= 1
-            or not 0 < self.adapt_share < 1
-        ):
-            raise ConfigError(
-                "train_share, validation_share and adapt_share must be above 0, the sum of the first two and "
-                "the third below 1"
-            )
-        step = 8 * 2 ** len(self.grader.tail)
-        if self.size < step or self.size % step:
-            raise ConfigError(
-                f"size {self.size} is no multiple of {step}, which the levels of grader.tail need"
-            )
-
-    def adaptations(self) -> dict[str, AdapterConfig]:
-        """Name in the table to settings, for each adapter that a camera gets."""
-        plain = replace(
-            self.adapter, residual=False, form=AdapterConfig.form, scale=AdapterConfig.scale, paired=False
-        )
-        return {OURS: self.adapter, **({PLAIN: plain} if self.plain_cyclegan else {})}
+LABELLED, UNADAPTED = "labelled camera", "none"
 
 
 class EyepacsRun:
@@ -241,10 +170,11 @@ class EyepacsRun:
         generator = train_adapter(
             first.tensors,
             second.tensors[: self.config.adapt_cap],
-            trunk=copy.deepcopy(grader.trunk).cpu(),
+            trunk=copy.deepcopy(grader.trunk),
             config=self.config.adaptations()[kind],
             checkpoint=self.out / f"adapter-{camera}-{kind.replace(' ', '-')}.pt",
-            progress=lambda _, *rest: self.progress(f"adapter {camera}, {kind}", *rest),
+            progress=self.progress,
+            engine=self.engine,
         )
         return Adapter(generator).eval().to(self.engine.device)
 

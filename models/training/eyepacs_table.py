@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from rich.table import Table
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 
 from models.training.divergence import TrainingDivergedError
 from models.training.evaluate import OperatingPoint, Scores, bootstrap, referable_figures
@@ -160,10 +160,18 @@ def patient_interval(
 
     def statistic(chosen: IntArray) -> float:
         drawn = np.concatenate([members[index] for index in chosen])
-        both = 0 < referable[drawn].sum() < len(drawn)
-        return float(roc_auc_score(referable[drawn], probability[drawn])) if both else float("nan")
+        return rank_auc(probability[drawn], referable[drawn])
 
     return bootstrap(len(members), statistic)
+
+
+def rank_auc(score: FloatArray, positive: npt.NDArray[np.bool_]) -> float:
+    """AUC from ranks (Mann-Whitney), ties counted half; nan where one class is missing. Fast: bootstrap."""
+    with_it, without = int(positive.sum()), int((~positive).sum())
+    if not with_it or not without:
+        return float("nan")
+    above = rankdata(score)[positive].sum() - with_it * (with_it + 1) / 2
+    return float(above / (with_it * without))
 
 
 def terminal_table(rows: Iterable[Row]) -> Table:

@@ -14,7 +14,8 @@ from models.training.commands.options import Out, Training, foreseen
 from models.training.end_to_end import trunk_widths
 from models.training.engine import Engine, EngineConfig
 from models.training.eyepacs import read_layout
-from models.training.eyepacs_experiment import EyepacsConfig, EyepacsRun
+from models.training.eyepacs_config import EyepacsConfig
+from models.training.eyepacs_experiment import EyepacsRun
 from models.training.eyepacs_table import terminal_table
 from models.training.recipes import load_trunk
 
