@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
-from factories.bundle import GREEN_FOR_GRADE
-from factories.commands import Answer, Installation, install, program, run
+from factories.bundle import GREEN_FOR_GRADE, write_tiny_bundle
+from factories.commands import Answer, Installation, install, run
 from factories.dicom import make_fundus, synthetic_fundus
-from factories.process import Worker
+from factories.repository import ROOT
 from factories.runtime import (
     BLUE,
     RED,
@@ -24,9 +24,7 @@ from factories.runtime import (
     fundus_of_grade,
     make_runtime,
     offer,
-    receiving_pacs,
     row,
-    send,
 )
 from pydicom.dataset import FileDataset
 from pydicom.uid import (
@@ -35,12 +33,14 @@ from pydicom.uid import (
 )
 
 from dicom_io.pixels import frames
+from models.bundle import Bundle
 from models.preprocess import Prepared, prepare
 from models.training.data import DataError, read_folder, read_grades, read_rgb
 from worker import training_set
 from worker.runtime import Runtime
 
-DEMO = Path(__file__).parents[2] / "worker" / "demo" / "images"
+MODELS = ROOT / "deploy" / "docs" / "models.md"
+DEMO = ROOT / "worker" / "demo" / "images"
 NEW_CAMERA: dict[str, Any] = {"manufacturer": "Acme", "model": "EyeCam 3000"}
 
 
@@ -394,32 +394,21 @@ def test_help_teaches() -> None:
         assert said in answer.words
 
 
-def test_from_the_wire_to_a_training_set(tmp_path: Path) -> None:
-    """A person's path: serve, receive, export with the program itself while `serve` runs."""
-    # Given a photograph with a name beside the disc, received by a running worker
-    rgb = read_rgb(sorted(DEMO.glob("*.jpg"))[0])
-    cv2.putText(rgb, "DOE", (70, 30), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (255, 255, 255), 2)
-    with receiving_pacs() as pacs:
-        installed = install(tmp_path, pacs_port=pacs.port)
-        worker = Worker(installed.config, installed.port)
-        try:
-            worker.start()
-            ds = make_fundus(rgb, **NEW_CAMERA, transfer_syntax=ExplicitVRLittleEndian)
-            assert send(installed.port, [ds]) == [0]
-            worker.wait_drained()
-            # When
-            done = program(
-                *("export-training-set", "--config", installed.config, "--camera", "Acme EyeCam 3000"),
-                *("--out", "set", "--include-ungradable"),
-                cwd=tmp_path,
-            )
-        finally:
-            worker.close()
-    # Then the name is not in the picture
-    assert done.status == 0, done.err
-    (picture,) = (tmp_path / "set" / "images").iterdir()
-    exported = read_rgb(picture)
-    assert rgb[:40, 70:130].max() == 255
-    assert exported.shape[1] < 830  # cut to the disc's square, of whose corner this is the upper left
-    assert not exported[:40, :60].any()
-    assert not {tag for tag in (b"tEXt", b"iTXt", b"eXIf", b"tIME", b"pHYs") if tag in picture.read_bytes()}
+def test_the_documented_way_into_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python lines of models.md, "Add a new camera", with the tiny bundle in the reference's place."""
+    # Given a trained adapter
+    (block,) = re.findall(r"^```python\n(.*?)^```", MODELS.read_text(), re.MULTILINE | re.DOTALL)
+    tiny = write_tiny_bundle(tmp_path / "tiny")
+    trained = tmp_path / "runs" / "my-camera" / "adapters"
+    trained.mkdir(parents=True)
+    (trained / "my-camera.onnx").write_bytes((tiny / "adapters" / "simulated-blue.onnx").read_bytes())
+    # When
+    monkeypatch.chdir(tmp_path)
+    exec(block.replace('"reference"', '"./tiny"'), {})  # noqa: S102 - the document's own lines
+    # Then
+    made = Bundle.load(tmp_path / "my-bundle")
+    made.verify()
+    assert (made.manifest.version, sorted(made.manifest.adapters)) == (
+        "0.2.0",
+        ["my-camera", "simulated-blue"],
+    )

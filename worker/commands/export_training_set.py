@@ -146,9 +146,9 @@ def _chosen(stocks: Sequence[CameraStock], camera: str) -> list[CameraStock]:
     for stock in stocks:
         images[stock.name] += stock.images
     near = difflib.get_close_matches(camera, images, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
     there = "\n".join(f"  {name} ({many(count, 'image')})" for name, count in images.most_common())
-    raise cannot_run(f"there is no image of a camera {camera!r}{hint} There are:\n{there}")
+    raise cannot_run(f"there is no image of a camera {camera!r}{hint}; there are:\n{there}")
 
 
 def _candidates(
