@@ -35,10 +35,11 @@ class EyepacsConfig:
         plain_cyclegan: Whether a plain CycleGAN is trained for each camera too, for comparison.
         refuse_mixed_patients: Whether a patient photographed by two cameras is an error, not left out.
         grader: Classifier.
-        adapter: Adapters.
+        adapter: Adapters; residual ones, trained without pairs.
 
     Raises:
-        ConfigError: The shares leave nobody to be measured, or the size does not fit the grader's levels.
+        ConfigError: The shares leave nobody to be measured, the size does not fit the grader's levels, or
+            the adapters are not what the table calls ours.
     """
 
     labelled_camera: str = ""
@@ -56,7 +57,7 @@ class EyepacsConfig:
     plain_cyclegan: bool = False
     refuse_mixed_patients: bool = False
     grader: GraderConfig = field(default_factory=GraderConfig)
-    adapter: AdapterConfig = field(default_factory=lambda: AdapterConfig(steps=4_000))
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -70,6 +71,11 @@ class EyepacsConfig:
                 "train_share, validation_share and adapt_share must be above 0, the sum of the first two and "
                 "the third below 1"
             )
+        if not self.adapter.residual or self.adapter.paired:
+            raise ConfigError(
+                "the row 'ours' is a residual adapter trained without pairs: leave adapter.residual and "
+                "adapter.paired as they are, and set plain_cyclegan for the comparison"
+            )
         step = 8 * 2 ** len(self.grader.tail)
         if self.size < step or self.size % step:
             raise ConfigError(
@@ -78,7 +84,5 @@ class EyepacsConfig:
 
     def adaptations(self) -> dict[str, AdapterConfig]:
         """Name in the table to settings, for each adapter that a camera gets."""
-        plain = replace(
-            self.adapter, residual=False, form=AdapterConfig.form, scale=AdapterConfig.scale, paired=False
-        )
+        plain = replace(self.adapter, residual=False, form=AdapterConfig.form, scale=AdapterConfig.scale)
         return {OURS: self.adapter, **({PLAIN: plain} if self.plain_cyclegan else {})}

@@ -22,7 +22,7 @@ from models.training.recipes import load_trunk
 Folders = Annotated[
     list[Path],
     typer.Option(
-        help="Folder of <patient>_left.jpeg and _right.jpeg, with its subfolders; may be repeated.",
+        help="Folder of NUMBER_left.jpeg and NUMBER_right.jpeg, in subfolders too; may be repeated.",
         exists=True,
         file_okay=False,
     ),

@@ -287,5 +287,7 @@ def test_rare_grades_are_drawn_more_often() -> None:
 def test_settings_that_cannot_be_are_refused() -> None:
     with pytest.raises(ConfigError, match="train_share"):
         EyepacsConfig(train_share=0.9, validation_share=0.2)
+    with pytest.raises(ConfigError, match="plain_cyclegan"):
+        EyepacsConfig(adapter=AdapterConfig(residual=False))
     with pytest.raises(ConfigError, match="size 100"):
         EyepacsConfig(size=100)
