@@ -23,7 +23,9 @@ COLOURS: dict[str, str] = {
     "ours": "#1f5fbf",
     "paired": "#5dade2",
 }
-"""Line colour by row; rows without one are left out of the charts, and stand in the tables."""
+"""Colour by row; rows without one have grey bars and no curves."""
+RELIABILITY = ("oracle", "none", "plain", "ours", "paired")
+"""Rows whose reliability is drawn: more lines than that cannot be told apart."""
 _SIDE, _MARGIN = 240, 34
 _TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.cameras import SimulatedCamera
+from models.training.divergence import TrainingDivergedError
 
 OURS, PLAIN, PAIRED = "ours", "plain", "paired"
 
@@ -56,6 +57,9 @@ class Graphs:
         if camera.key not in self._trained[method]:
             return Absent("not trained for this camera in this run")
         partial = path.with_suffix(".partial")
-        self._train(method, camera, partial)
+        try:
+            self._train(method, camera, partial)
+        except TrainingDivergedError as error:
+            return Absent(f"its training failed: {error}")
         partial.replace(path)
         return path

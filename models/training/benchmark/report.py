@@ -165,7 +165,11 @@ def _camera_section(result: CameraResult) -> str:
     parameters = ", ".join(f"{name} {value}" for name, value in changed.items()) or "defaults"
     measured = {row: cell for row, cell in result.cells.items() if isinstance(cell, Cell)}
     roc = charts.curves({row: cell.roc for row, cell in measured.items()}, "1 - specificity", "sensitivity")
-    lines = {row: [(x, y) for x, y, _ in cell.reliability] for row, cell in measured.items()}
+    lines = {
+        row: [(x, y) for x, y, _ in cell.reliability]
+        for row, cell in measured.items()
+        if row in charts.RELIABILITY
+    }
     reliable = charts.curves(lines, "mean probability", "share referable", dots=True)
     bars = charts.flips_chart(list(_bars(ROWS, result.cells)))
     drawn = (("square", "ROC curves, referable", roc), ("square", "Reliability", reliable))

@@ -60,21 +60,25 @@ class RowTrainer:
     def __call__(self, method: str, camera: SimulatedCamera, path: Path) -> None:
         """Train and write the graph; the checkpoint beside it lets a killed training continue."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        first, truth = self._pairs(camera)
-        checkpoint = path.parent / f"{camera.key}.pt"
-        generator = self._trained(method, camera, first, truth, checkpoint)
+        generator, first = self.train(method, camera, path.parent / f"{camera.key}.pt")
         export_adapter(generator, path, first[:2])
 
-    def _trained(
-        self, method: str, camera: SimulatedCamera, first: Pictures, truth: Pictures, checkpoint: Path
-    ) -> Generator:
+    def train(self, method: str, camera: SimulatedCamera, checkpoint: Path) -> tuple[Generator, Pictures]:
+        """Train; returns the generator and the first-style pictures uint8 (N, S, S, 4).
+
+        Raises:
+            TrainingDivergedError: The residual adapter's training failed; a plain CycleGAN is taken as it is.
+        """
+        first, truth = self._pairs(camera)
         config = settings(self._config, method)
         progress = partial(self._say, f"{method} {camera.name}")
         if method == PAIRED:
-            return train_paired(first, truth, config=config, checkpoint=checkpoint, progress=progress)
-        return train_adapter(
+            found = train_paired(first, truth, config=config, checkpoint=checkpoint, progress=progress)
+            return found, first
+        found = train_adapter(
             first, self._second, trunk=self._trunk, config=config, checkpoint=checkpoint, progress=progress
         )
+        return found, first
 
     @cached_property
     def _second(self) -> Pictures:
@@ -103,7 +107,8 @@ def settings(config: AdapterConfig, method: str) -> AdapterConfig:
     """The residual adapter's settings as another row needs them.
 
     The plain CycleGAN outputs whole pictures, has the cycle on pictures and no task features (Zhu et al.
-    2017); the paired bound has the residual generator and its true answers.
+    2017), and is measured even where its training is called a failure; the paired bound has the residual
+    generator and its true answers.
     """
     if method == PLAIN:
         plain = AdapterConfig()
@@ -114,6 +119,7 @@ def settings(config: AdapterConfig, method: str) -> AdapterConfig:
             scale=plain.scale,
             features=False,
             trainable_features=False,
+            watch=replace(config.watch, on_divergence="warn"),
         )
     if method == PAIRED:
         return replace(config, paired=True, trainable_features=False)
