@@ -201,6 +201,20 @@ def test_what_nobody_analysed_yet_counts_as_ungradable(installed: Installation, 
     assert figures(installed, "--camera", "kowa-vx-10", "--dry-run", "--include-ungradable")["pictures"] == 1
 
 
+def test_what_nobody_analysed_is_judged_by_its_file(installed: Installation, runtime: Runtime) -> None:
+    # Given pictures of each kind that no row says anything of
+    offer(runtime, photograph())
+    for reason in ("BURNED_IN_ANNOTATION", "NOT_A_FUNDUS_PHOTOGRAPH", "NOT_COLOUR"):
+        offer(runtime, KEPT_BACK[reason][0]())
+    offer(runtime, make_fundus(transfer_syntax=ExplicitVRLittleEndian, PixelData=b"cut short"))
+    # Then
+    found = figures(installed, "--camera", "kowa-vx-10", "--dry-run", "--include-ungradable")
+    assert found["pictures"] == 1
+    assert found["skipped"] == dict.fromkeys(
+        ("BURNED_IN_ANNOTATION", "NOT_A_FUNDUS_PHOTOGRAPH", "NOT_COLOUR", "PIXELS_UNREADABLE"), 1
+    )
+
+
 def test_a_camera_that_is_refused_by_policy_can_be_exported(installed: Installation) -> None:
     runtime = make_runtime(installed.folder, identity_key_file=None, camera={"unknown": "refuse"})
     try:
@@ -226,8 +240,8 @@ def test_an_identity_in_doubt_stays(installed: Installation, runtime: Runtime) -
 
 
 def test_damaged_files_are_named_and_the_others_exported(installed: Installation, runtime: Runtime) -> None:
-    # Given three pictures, of which one file is changed and one gone
-    for number in (1, 2, 3):
+    # Given four pictures, of which one file is changed, one gone, and one that the disk does not give
+    for number in (1, 2, 3, 4):
         offer(runtime, photograph(sop_uid=f"1.2.3.{number}"))
     analyse_all(runtime)
     changed = row(runtime, "SELECT spool_path FROM instances WHERE sop_instance_uid = '1.2.3.1'")
@@ -235,6 +249,9 @@ def test_damaged_files_are_named_and_the_others_exported(installed: Installation
     with runtime.spool.path(changed["spool_path"]).open("ab") as file:
         file.write(b"!")
     runtime.spool.path(gone["spool_path"]).unlink()
+    unreadable = row(runtime, "SELECT spool_path FROM instances WHERE sop_instance_uid = '1.2.3.3'")
+    runtime.spool.path(unreadable["spool_path"]).unlink()
+    runtime.spool.path(unreadable["spool_path"]).mkdir()
     # When
     answer = export(installed, "--camera", "kowa-vx-10", "--out", installed.folder / "set")
     # Then
@@ -244,7 +261,11 @@ def test_damaged_files_are_named_and_the_others_exported(installed: Installation
     assert len(listed(installed.folder / "set")) == 1
     assert len(list((installed.folder / "set" / "images").iterdir())) == 1
     found = figures(installed, "--camera", "kowa-vx-10", "--dry-run", status=1)
-    assert sorted(each["sop_instance_uid"] for each in found["damaged"]) == ["1.2.3.1", "1.2.3.2"]
+    assert sorted((each["sop_instance_uid"], each["problem"]) for each in found["damaged"]) == [
+        ("1.2.3.1", "SPOOL_FILE_DAMAGED"),
+        ("1.2.3.2", "SPOOL_FILE_DAMAGED"),
+        ("1.2.3.3", "Is a directory"),
+    ]
 
 
 def test_a_spool_that_is_not_mounted_is_not_taken_for_damaged(
@@ -329,10 +350,15 @@ def test_the_cameras_that_there_are(installed: Installation, runtime: Runtime) -
     ]
     said = export(installed, "--list")
     assert (said.status, "Acme EyeCam 3000" in said.words) == (0, True)
+    # And of a name that stands for several models it is said that it does
+    offer(runtime, photograph(model="VX-10i"))
+    both = export(installed, "--camera", "kowa-vx-10", "--dry-run", "--include-ungradable")
+    assert "more than one model: Kowa VX-10 (3), Kowa VX-10i (1)" in both.err
+    assert "4 pictures" in both.out
     # And a name that is not among them is answered with those that are
     wrong = export(installed, "--camera", "kowa-vx-01", "--out", installed.folder / "set")
     assert wrong.status == 2
-    assert "kowa-vx-10 (3 images)" in wrong.words
+    assert "kowa-vx-10 (4 images)" in wrong.words
     assert "Acme EyeCam 3000 (1 image)" in wrong.words
     assert not (installed.folder / "set").exists()
 

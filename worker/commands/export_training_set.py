@@ -138,6 +138,9 @@ def _stored(settings: Settings) -> list[CameraStock]:
 def _chosen(stocks: Sequence[CameraStock], camera: str) -> list[CameraStock]:
     """The rows of a camera of that name; without one, the error that names those that there are."""
     found = [stock for stock in stocks if stock.name == camera]
+    if len(found) > 1:
+        models = ", ".join(f"{stock.manufacturer} {stock.model_name} ({stock.images})" for stock in found)
+        stderr.print(f"note: {camera} stands for more than one model: {models}", markup=False)
     if found:
         return found
     if not stocks:
