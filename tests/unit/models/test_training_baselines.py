@@ -48,7 +48,7 @@ def style() -> SecondStyle:
 
 def test_reinhard_gives_the_mean_statistics_of_the_second_style(style: SecondStyle) -> None:
     moved = reinhard(dimmed(fundus(9)), style)
-    inside = cv2.cvtColor(moved[..., :3].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[moved[..., 3] > 0]  # type: ignore[arg-type]  # an array
+    inside = cv2.cvtColor(moved[..., :3].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[moved[..., 3] > 0]
     assert inside.mean(axis=0) == pytest.approx(style.lab_mean, abs=1.5)
     assert inside.std(axis=0) == pytest.approx(style.lab_deviation, abs=2.5)
 
