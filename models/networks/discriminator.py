@@ -1,7 +1,12 @@
-"""The discriminators: patch networks on the picture and on the task's features of it (CN111753908A, claim 1).
+"""The discriminators D1, D2: patch networks on the picture and on the task's features of it.
 
-D1 judges pictures of the first style, D2 of the second. Each has two branches: one sees the reduced picture,
-one sees a full-resolution crop through the frozen feature extractor, whose features of either style tell what
+CN111753908A claim 1: D1 judges pictures of the first style, real x1 against x̂1 = x2 + r21(x2); D2 those of
+the second, real x2 against x̂2 = x1 + r12(x1). Both are instances of ``Discriminator`` and minimise
+
+    ½·E[(Dk(xk, T(xk)) − 1)²] + ½·E[Dk(x̂k, T(x̂k))²]
+
+(``models.training.losses.discriminator_loss``). Each has two branches: one sees the reduced picture, one sees
+a full-resolution crop through the task-specific feature extractor T, whose features of either style tell what
 the diagnosis depends on. With ``feature_channels = 0`` the second branch is absent (an ablation).
 """
 
@@ -31,7 +36,7 @@ class PatchBranch(nn.Sequential):
 
 
 class Discriminator(nn.Module):
-    """Scores how much a picture and its task features look like one style.
+    """Dk(x, T(x)): how much a picture and its task features look like style k.
 
     Args:
         feature_channels: Channels of the feature extractor's maps; 0 leaves the feature branch out.
@@ -47,8 +52,8 @@ class Discriminator(nn.Module):
         """Score maps of both branches.
 
         Args:
-            picture: RGB float32 (N, 3, p, p), 0..1.
-            features: Feature extractor's maps float32 (N, C, h, w), or None without the feature branch.
+            picture: x, RGB float32 (N, 3, p, p), 0..1: the whole at S/4; for plain generators the crop.
+            features: T(x), float32 (N, C, h, w), or None without the feature branch.
 
         Returns:
             One or two maps float32 (N, 1, ·, ·); 1 means real, 0 means translated.

@@ -1,8 +1,9 @@
 """The task-specific feature extractor: local contrast, then a small U-Net that finds diabetic lesions.
 
-This is the feature extractor of claim 1 of CN111753908A (network T of arXiv 2007.15874): trained for the
-diagnostic task on the labelled camera, frozen, and applied to pictures of either style so that the
-discriminators judge what the diagnosis depends on and not only colour.
+This is T, the task-specific feature extractor of claim 1 of CN111753908A: trained for the diagnostic task on
+the labelled camera, frozen, and applied to pictures of either style, x1 and x̂1 as x2 and x̂2, so that the
+discriminators judge what the diagnosis depends on and not only colour. Trainable, together with the
+discriminators, it is an ablation (``AdapterConfig.trainable_features``).
 """
 
 from __future__ import annotations

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pydoc import locate
+
 import pytest
 import torch
 
+import models.networks
 from models.networks.classifier import FundusClassifier, LesionSummary, OrdinalHead
 from models.networks.discriminator import Discriminator
 from models.networks.features import LesionTrunk, LocalContrast, gaussian_kernel, split_rgba
@@ -171,3 +175,12 @@ def test_the_trunk_gives_maps_at_full_scale_and_features_at_an_eighth() -> None:
     logits, deepest = LesionTrunk()(torch.zeros(1, 3, 32, 40))
     assert logits.shape == (1, 5, 32, 40)
     assert deepest.shape == (1, 48, 4, 5)
+
+
+def test_the_elements_of_the_method_are_findable_by_their_names() -> None:
+    # The package's own list of them names things that are there
+    listed = re.findall(r"``([a-z_]+(?:\.[A-Za-z_0-9]+)+)``", models.networks.__doc__ or "")
+    assert len(listed) >= 8
+    for name in listed:
+        whole = name if name.startswith("models.") else f"models.networks.{name}"
+        assert locate(whole) is not None, whole
