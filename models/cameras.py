@@ -46,7 +46,8 @@ class SimulatedCamera:
         gains: White balance, factor per output channel R, G, B.
         exposure_jitter: Standard deviation of the logarithm of the exposure, per image.
         tone_gamma: Exponent of the tone curve; below 1 lifts the shadows.
-        vignetting: Loss of light at the rim of the field, 0 to 1.
+        vignetting: Loss of light at the rim of the field, relative to the source camera's own, below 1;
+            negative where the field is lit more evenly than the source camera lights it.
         illumination_tilt: Relative light gradient across one field radius, left to right.
         blur_px: Standard deviation of the optical blur, px at ``REFERENCE_DIAMETER``.
         resolution_px: Sensor pixels across the field; 0 keeps the source's. Finer detail is lost.
@@ -84,54 +85,87 @@ CAMERAS: dict[str, SimulatedCamera] = {
     camera.name: camera
     for camera in (
         SimulatedCamera(
-            # Broad, overlapping sensor dyes and a lifted tone curve: a bluish, low-contrast picture.
+            # Overlapping sensor dyes, much blue, lit from one side, veiled. Statistics as EyePACS code 1.
             "blue",
-            spectral_response=((0.75, 0.20, 0.05), (0.10, 0.85, 0.15), (0.10, 0.35, 0.75)),
-            gains=(0.85, 1.0, 1.3),
-            tone_gamma=0.85,
-            vignetting=0.2,
-            haze=0.1,
-            read_noise=0.006,
+            spectral_response=((0.792, 0.085, 0.123), (0.077, 0.855, 0.068), (0.267, 0.217, 0.516)),
+            gains=(1.216, 1.406, 1.323),
+            tone_gamma=1.722,
+            vignetting=0.095,
+            illumination_tilt=0.45,
+            haze=0.376,
+            rim_flare=0.03,
+            read_noise=0.005,
             jpeg_quality=88,
         ),
         SimulatedCamera(
-            # A weak flash and a softer lens: darker, blurred, noisier.
-            "soft",
-            spectral_response=((0.90, 0.10, 0.0), (0.05, 0.90, 0.05), (0.0, 0.20, 0.90)),
-            gains=(0.6, 0.75, 1.0),
-            tone_gamma=1.15,
-            vignetting=0.35,
-            blur_px=0.6,
-            read_noise=0.012,
-            jpeg_quality=80,
-        ),
-        SimulatedCamera(
-            # A bright flash and a strong blue gain: pale tissue, flat illumination, contrast lost to haze.
+            # A veil over everything, light from one side: pale tissue, half the contrast. As EyePACS code 2.
             "pale",
-            spectral_response=((0.85, 0.15, 0.0), (0.15, 0.80, 0.05), (0.10, 0.40, 0.50)),
-            gains=(1.0, 1.25, 1.5),
-            tone_gamma=0.9,
-            vignetting=0.05,
-            haze=0.15,
-            rim_flare=0.05,
-            shot_noise=0.008,
+            spectral_response=((0.851, 0.078, 0.071), (0.066, 0.806, 0.128), (0.239, 0.156, 0.605)),
+            gains=(1.175, 1.135, 0.814),
+            tone_gamma=1.052,
+            vignetting=-0.187,
+            illumination_tilt=0.428,
+            haze=0.484,
+            rim_flare=0.051,
+            shot_noise=0.005,
             jpeg_quality=92,
         ),
         SimulatedCamera(
-            # A hand-held camera in a dim room: uneven light, defocus, coarse sensor, strong noise.
+            # A steep tone curve and a strong blue gain: hard contrast, dark vessels. As EyePACS code 3.
+            "crisp",
+            spectral_response=((0.830, 0.086, 0.084), (0.174, 0.729, 0.097), (0.030, 0.084, 0.886)),
+            gains=(1.366, 1.559, 2.938),
+            tone_gamma=1.638,
+            vignetting=-0.009,
+            illumination_tilt=0.205,
+            haze=0.03,
+            rim_flare=0.04,
+            read_noise=0.004,
+            jpeg_quality=90,
+        ),
+        SimulatedCamera(
+            # Hand-held: dim, uneven light, defocused, a coarse and noisy sensor. As EyePACS code 4.
             "dusk",
-            spectral_response=((0.85, 0.15, 0.0), (0.10, 0.85, 0.05), (0.05, 0.15, 0.80)),
-            gains=(0.6, 0.6, 0.8),
-            exposure_jitter=0.1,
-            tone_gamma=1.1,
-            vignetting=0.45,
-            illumination_tilt=0.15,
-            blur_px=1.2,
-            resolution_px=600,
-            haze=0.06,
-            read_noise=0.015,
-            shot_noise=0.02,
-            jpeg_quality=72,
+            spectral_response=((0.879, 0.081, 0.040), (0.249, 0.504, 0.247), (0.046, 0.111, 0.843)),
+            gains=(0.673, 0.747, 0.756),
+            tone_gamma=1.15,
+            vignetting=-0.248,
+            illumination_tilt=0.424,
+            haze=0.169,
+            rim_flare=0.056,
+            exposure_jitter=0.06,
+            blur_px=0.7,
+            resolution_px=700,
+            read_noise=0.005,
+            shot_noise=0.006,
+            jpeg_quality=82,
+        ),
+        SimulatedCamera(
+            # An older lens: scattered light, half the contrast and slight blur. As the Canon CR5 of DRIVE.
+            "soft",
+            spectral_response=((0.601, 0.145, 0.254), (0.125, 0.832, 0.043), (0.244, 0.136, 0.620)),
+            gains=(1.532, 1.172, 0.944),
+            tone_gamma=1.313,
+            vignetting=0.076,
+            illumination_tilt=0.45,
+            haze=0.432,
+            rim_flare=0.032,
+            blur_px=0.5,
+            read_noise=0.005,
+            jpeg_quality=88,
+        ),
+        SimulatedCamera(
+            # Red, dark towards the rim, hardly any green light. As the Nidek NM-200D of CHASE.
+            "ember",
+            spectral_response=((0.898, 0.048, 0.054), (0.026, 0.917, 0.057), (0.024, 0.042, 0.934)),
+            gains=(1.647, 1.226, 0.593),
+            tone_gamma=1.479,
+            vignetting=0.616,
+            illumination_tilt=0.0,
+            haze=0.006,
+            rim_flare=0.059,
+            shot_noise=0.006,
+            jpeg_quality=88,
         ),
     )
 }

@@ -18,6 +18,7 @@ from models.training.data import LesionPhotograph, lesion_masks, read_rgb
 from models.training.divergence import require_finite
 from models.training.engine import Engine
 from models.training.losses import lesion_loss
+from models.training.perturb import perturbed
 from models.training.progress import Progress as Progress  # noqa: PLC0414 - taken from here too
 
 
@@ -34,6 +35,9 @@ class LesionConfig:
         learning_rate: Peak of a one-cycle schedule (AdamW).
         positive_weight: Weight of lesion pixels in the cross-entropy.
         contrast_jitter: Largest relative change of a patch's contrast, both ways.
+        channel_jitter: Largest further relative change of one channel's contrast, both ways.
+        noise: Largest standard deviation of added noise, in units of contrast (32 grey levels).
+        blur: Largest standard deviation of added blur, px; half of the patches stay sharp.
         clip: Largest L2 norm of a step's gradient; 0 clips nothing.
         checkpoint_every: Steps between checkpoints.
         seed: Seed of patches, augmentation and weights.
@@ -46,7 +50,10 @@ class LesionConfig:
     near_lesion: float = 0.6
     learning_rate: float = 4e-3
     positive_weight: float = 4.0
-    contrast_jitter: float = 0.15
+    contrast_jitter: float = 0.2
+    channel_jitter: float = 0.12
+    noise: float = 0.12
+    blur: float = 0.6
     clip: float = 0.0
     checkpoint_every: int = 100
     seed: int = 0
@@ -97,11 +104,17 @@ class PatchSampler:
         """One batch: contrast float32 (B, 3, p, p) and masks float32 (B, 5, p, p) in 0..1."""
         pairs = [self._patch(rng) for _ in range(self._config.batch)]
         contrast = np.stack([pair[0] for pair in pairs]).astype(np.float32) / 63.0
-        gain = rng.uniform(
-            1 - self._config.contrast_jitter, 1 + self._config.contrast_jitter, (len(pairs), 1, 1, 1)
+        settings = self._config
+        contrast = perturbed(
+            contrast,
+            rng,
+            gain=settings.contrast_jitter,
+            channel=settings.channel_jitter,
+            noise=settings.noise,
+            blur=settings.blur,
         )
         masks = np.stack([pair[1] for pair in pairs]).astype(np.float32) / 255.0
-        return torch.from_numpy(np.clip(contrast * gain.astype(np.float32), -2, 2)), torch.from_numpy(masks)
+        return torch.from_numpy(contrast), torch.from_numpy(masks)
 
     def _patch(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.uint8]]:
         picture, places = self._place(rng)
