@@ -16,6 +16,8 @@ PACKAGES := dcmtk redis-server postgresql orthanc dicom3tools libpixelmed-java d
 
 BROKER ?= local
 DEMO_OUTPUT ?= demo-output
+RUN ?= runs/reference
+BENCH_OUTPUT ?= runs/benchmark
 PYTEST_WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
 ARGS ?=
@@ -59,7 +61,7 @@ demo: $(STAMPS)/serving ## The main job: DICOM in, reports and SQL rows out (BRO
 
 # --- checking -------------------------------------------------------------------------------------------------
 
-.PHONY: test test-fast lint types bench
+.PHONY: test test-fast lint types bench bench-adapter
 test: $(STAMPS)/dev system-packages ## All tests with branch coverage; says what it had to skip
 	@mkdir -p build
 	@$(PYTEST) -m "not gpu" --cov --cov-report=term --junitxml=build/tests.xml $(ARGS)
@@ -79,6 +81,13 @@ types: $(STAMPS)/dev ## mypy --strict over the three packages and the tests
 
 bench: $(STAMPS)/dev ## Measure the hot paths on this machine (tests/bench)
 	@$(PYTEST) -n 0 -p no:randomly -s -o python_files='bench_*.py' -o python_functions='bench_*' -q tests/bench $(ARGS)
+
+# The plain CycleGAN and the paired bound are trained for two cameras (TRAINED=a,b for others): minutes each.
+bench-adapter: $(STAMPS)/dev ## Camera-shift benchmark: RUN=runs/reference IMAGES=… LABELS=… LESIONS=…
+	@: "$${IMAGES:?folder of photographs}" "$${LABELS:?CSV of their grades}" "$${LESIONS:?photographs with masks}"
+	@$(BIN)/fundus-train evaluate benchmark --run "$(RUN)" --out "$(BENCH_OUTPUT)" --images "$(IMAGES)" \
+		--labels "$(LABELS)" --lesions "$(LESIONS)" \
+		--trained "$(or $(TRAINED),$$($(BIN)/fundus-train data simulate --list | head -2 | paste -sd,))" $(ARGS)
 
 # --- tidying --------------------------------------------------------------------------------------------------
 

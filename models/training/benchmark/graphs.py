@@ -52,7 +52,7 @@ class Graphs:
             return path
         if self._train is None:
             return Absent(
-                f"no {method}/{camera.key}.onnx, and without a run folder there is nothing to train from"
+                f"no {method}/{camera.key}.onnx, and no run folder with a trunk.pt to train it from"
             )
         if camera.key not in self._trained[method]:
             return Absent("not trained for this camera in this run")

@@ -12,12 +12,13 @@ from string import Template
 from typing import Any
 
 from models.training.benchmark import charts
-from models.training.benchmark.graphs import OURS, Absent
+from models.training.benchmark.graphs import OURS, PAIRED, PLAIN, Absent
 from models.training.benchmark.resampling import Estimate
 from models.training.benchmark.results import (
     FIGURES,
     ORACLE,
     ROWS,
+    UNADAPTED,
     Benchmark,
     CameraResult,
     Cell,
@@ -28,6 +29,9 @@ from models.training.benchmark.verdict import Check, checks, paragraph
 TEMPLATE = Path(__file__).parent / "report.html"
 _PICTURE = "psnr"
 _CROP = 148
+_MONTAGE = {ORACLE: "Unshifted", UNADAPTED: "Shifted, no adaptation"}
+_MONTAGE |= {row: ROWS[row] for row in (OURS, PLAIN, PAIRED)}
+_MONTAGE |= {row: label for row, label in ROWS.items() if row not in _MONTAGE}
 
 
 @dataclass(frozen=True)
@@ -232,9 +236,9 @@ def _montages(result: CameraResult) -> str:
     """Whole photographs and, below each, a detail at full resolution; the same place in every row."""
     parts = []
     for exhibit in result.exhibits:
-        shown = {row: exhibit.pictures[row] for row in ROWS if row in exhibit.pictures}
+        shown = {row: exhibit.pictures[row] for row in _MONTAGE if row in exhibit.pictures}
         whole = [
-            f"<figure><figcaption>{escape('Unshifted' if row == ORACLE else ROWS[row])}</figcaption>"
+            f"<figure><figcaption>{escape(_MONTAGE[row])}</figcaption>"
             f'<img alt="{escape(ROWS[row])}" src="{charts.thumbnail(picture, 2 * _CROP)}"></figure>'
             for row, picture in shown.items()
         ]

@@ -206,7 +206,7 @@ def test_graphs_are_found_trained_or_missed_with_a_reason(tmp_path: Path) -> Non
     assert isinstance(graphs.find(PLAIN, camera), Absent)
     nothing = Graphs(tmp_path / "none", {}, None, may).find(OURS, mine)
     assert isinstance(nothing, Absent)
-    assert "run folder" in nothing.reason
+    assert "trunk.pt" in nothing.reason
 
 
 def test_a_training_that_failed_is_a_cell_that_says_so(tmp_path: Path) -> None:
