@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ from models.training.benchmark.results import FIGURES, ROWS
 from models.training.benchmark.training import RowTrainer
 from models.training.cli import app
 from models.training.data import DataError, Photograph
-from models.training.evaluate import adapt
 
 runner = CliRunner()
 SIZE = 64
@@ -215,11 +215,31 @@ def test_a_row_is_trained_on_what_is_not_held_out(folder: Path, tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_a_trained_row_is_a_graph(folder: Path, tmp_path: Path) -> None:
-    path = tmp_path / PAIRED / "graph.partial"
-    row_trainer(folder, set())(PAIRED, MINE, path)
-    picture = np.full((1, SIZE, SIZE, 4), 255, np.uint8)
-    assert np.array_equal(adapt(path, picture)[..., 3], picture[..., 3])
+@pytest.mark.filterwarnings("ignore::models.training.divergence.TrainingDivergedWarning")  # two steps
+def test_rows_that_are_missing_are_trained_from_the_run(folder: Path, tmp_path: Path) -> None:
+    # Given a run folder: its split, its trunk, its bundle
+    run, names = tmp_path / "run", [f"E{index}" for index in range(8)]
+    shutil.copytree(folder / "bundle", run / "bundle")
+    parts = {name: "train" if index < 4 else "test" for index, name in enumerate(names)}
+    split = {"parts": parts, "groups": dict(zip(names, range(8), strict=True))}
+    (run / "split.json").write_text(json.dumps(split))
+    (run / "config.json").write_text(json.dumps({"seed": 0, "size": SIZE}))
+    torch.save({"trunk": LesionTrunk().state_dict()}, run / "trunk.pt")
+    # When the benchmark is asked for a camera without adapter, and for the rows that need training
+    command = ["evaluate", "benchmark", "--run", str(run), "--out", str(tmp_path / "out"), *QUICK]
+    command += ["--images", str(folder / "images"), "--labels", str(folder / "labels.csv")]
+    command += ["--cameras", OTHER.name, "--trained", OTHER.name, "--adapter.steps", "2"]
+    command += ["--adapter.batch", "1", "--adapter.crop", "32", "--adapter.watch.on-divergence", "warn"]
+    answer = runner.invoke(app, command)
+    # Then all rows are measured, and the graphs are there for the next time
+    assert answer.exit_code == 0, answer.output
+    found = read(tmp_path / "out")
+    assert found["facts"]["photographs"] == 4
+    rows = found["cameras"][OTHER.key]["rows"]
+    assert [row for row, cell in rows.items() if "not_run" in cell] == []
+    assert "contrast_MA" not in rows["ours"]["figures"]
+    written = {path.parent.name for path in (tmp_path / "out" / "graphs").glob("*/*.onnx")}
+    assert written == {"plain", "ours", "paired"}
 
 
 def test_photographs_to_train_on_are_needed() -> None:
