@@ -44,7 +44,7 @@ class QualityConfig:
 
     negatives: int = 6
     cameras: int = 2
-    steps: int = 1200
+    steps: int = 900
     batch: int = 32
     learning_rate: float = 4e-3
     refused: float = 0.005
@@ -200,12 +200,14 @@ def _batches(planes: npt.NDArray[np.float16]) -> list[Tensor]:
 
 
 def minimum_quality(network: QualityNetwork, validation: QualitySet, config: QualityConfig) -> float:
-    """The quality that refuses at most the configured share of validation positives, less a margin.
+    """The validation positives' quantile of the configured share, less a margin.
 
-    The lowest score after leaving out that share, lowered by ``config.margin`` logits, between 0.05 and 0.8.
+    The quantile is interpolated between scores, so that of fewer than 1 / ``config.refused`` positives the
+    single lowest does not decide alone; that one may lie below it. It is lowered by ``config.margin`` logits
+    and kept between 0.05 and 0.8.
     """
-    scores = np.sort(quality_scores(network, validation)[validation.gradable])
-    lowest = float(np.clip(scores[int(config.refused * len(scores))], 1e-6, 1 - 1e-6))
+    scores = quality_scores(network, validation)[validation.gradable]
+    lowest = float(np.clip(np.quantile(scores, config.refused), 1e-6, 1 - 1e-6))
     logit = np.log(lowest / (1 - lowest)) - config.margin
     return float(np.clip(1 / (1 + np.exp(-logit)), 0.05, 0.8).round(3))
 

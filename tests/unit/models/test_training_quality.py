@@ -111,13 +111,14 @@ def _scored(values: list[float], gradable: int) -> QualitySet:
 
 
 def test_the_minimum_leaves_out_the_allowed_share_and_a_margin() -> None:
-    # Given 10 positives of which a tenth may be refused: the second lowest, 0.5, counts; one logit below it
-    known = _scored([0.1, 0.5, *[0.9] * 8, 0.0, 0.0], 10)
+    # Given 11 positives of which a tenth may be refused: the quantile is the second lowest; one logit less
+    known = _scored([0.1, 0.5, *[0.9] * 9, 0.0, 0.0], 11)
     config = QualityConfig(refused=0.1, margin=1.0)
     assert minimum_quality(_Scores(), known, config) == pytest.approx(0.269, abs=1e-3)
     # Then it refuses the one below it, and no negative gets through
     figures = quality_figures(_Scores(), known, 0.269)
-    assert (figures["gradable_refused"], figures["ungradable_accepted"], figures["auc"]) == (0.1, 0.0, 1.0)
+    assert figures["gradable_refused"] == pytest.approx(1 / 11)
+    assert (figures["ungradable_accepted"], figures["auc"]) == (0.0, 1.0)
 
 
 def test_the_minimum_is_bounded() -> None:
