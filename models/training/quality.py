@@ -38,7 +38,7 @@ class QualityConfig:
         learning_rate: Peak of a one-cycle schedule (AdamW).
         refused: Share of validation positives that the minimum quality may refuse.
         margin: What the minimum quality is lowered by, in logits, for photographs unlike the validation's.
-        gate: Limit of the gate, in distances that 99.5 % of the training positives stay within.
+        gate: Limit of the gate, in distances that 99.5 % of the training positives stay within; 0: no gate.
         seed: Seed of pictures and weights.
     """
 
@@ -49,7 +49,7 @@ class QualityConfig:
     learning_rate: float = 4e-3
     refused: float = 0.005
     margin: float = 0.7
-    gate: float = 2.0
+    gate: float = 0.0
     seed: int = 0
 
 
@@ -149,7 +149,7 @@ def kept_set(file: Path, make: Callable[[], QualitySet]) -> QualitySet:
 
 
 def train_quality(pictures: QualitySet, config: QualityConfig, progress: Progress) -> QualityNetwork:
-    """Train the quality head on half positives, half negatives, mirrored at random; then fit its gate."""
+    """Train the quality head on half positives, half negatives, mirrored at random; then its gate, if any."""
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     network = QualityNetwork().train()
@@ -168,7 +168,8 @@ def train_quality(pictures: QualitySet, config: QualityConfig, progress: Progres
         schedule.step()
         progress("quality", step + 1, config.steps, {"loss": loss.item()})
     network.eval()
-    fit_gate(network, pictures.planes[pictures.gradable], config.gate)
+    if config.gate > 0.0:
+        fit_gate(network, pictures.planes[pictures.gradable], config.gate)
     return network
 
 
