@@ -54,13 +54,7 @@ class ProgressBars:
         self._board: SummaryWriter | None = None
 
     def __enter__(self) -> ProgressBars:
-        """Start drawing, open the log."""
-        if self._folder is not None:
-            from torch.utils.tensorboard import SummaryWriter  # needed by trainings only
-
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._log = (self._folder / "log.jsonl").open("a", encoding="utf-8")
-            self._board = SummaryWriter(str(self._folder / "tensorboard"))
+        """Start drawing; the logs are opened with the first measurement, so a refused start leaves none."""
         self._bars.start()
         return self
 
@@ -80,14 +74,26 @@ class ProgressBars:
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(stage, total=steps, terms=shown)
         self._bars.update(self._tasks[stage], completed=step, total=steps, terms=shown)
-        if terms and self._log is not None:
-            self._log.write(json.dumps({"stage": stage, "step": step, **terms}) + "\n")
-            self._log.flush()
-        if self._board is not None:
-            for name, value in terms.items():
-                self._board.add_scalar(f"{stage}/{name}", value, step)
+        if terms and self._folder is not None:
+            self._record(self._folder, stage, step, terms)
 
     def picture(self, stage: str, step: int, rgb: npt.NDArray[np.uint8]) -> None:
         """Give a picture to TensorBoard, RGB uint8 (H, W, 3)."""
-        if self._board is not None:
-            self._board.add_image(stage, rgb, step, dataformats="HWC")
+        if self._folder is not None:
+            self._curves(self._folder).add_image(stage, rgb, step, dataformats="HWC")
+
+    def _record(self, folder: Path, stage: str, step: int, terms: dict[str, float]) -> None:
+        if self._log is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._log = (folder / "log.jsonl").open("a", encoding="utf-8")
+        self._log.write(json.dumps({"stage": stage, "step": step, **terms}) + "\n")
+        self._log.flush()
+        for name, value in terms.items():
+            self._curves(folder).add_scalar(f"{stage}/{name}", value, step)
+
+    def _curves(self, folder: Path) -> SummaryWriter:
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter  # needed by trainings only
+
+            self._board = SummaryWriter(str(folder / "tensorboard"))
+        return self._board

@@ -91,7 +91,7 @@ def export_trained(
         TrainingDivergedError: The training failed in a way that has a name.
         ParityError: The graph differs from the network.
     """
-    require_exportable(torch.load(checkpoint, weights_only=True), checkpoint.stem)
+    require_exportable(torch.load(checkpoint, weights_only=True, map_location="cpu"), checkpoint.stem)
     return export_adapter(generator, path, example)
 
 
@@ -105,7 +105,7 @@ def load_trunk(run: Path) -> LesionTrunk:
     if not checkpoint.exists():
         raise DataError(f"{checkpoint} is missing: train the classifier first")
     trunk = LesionTrunk()
-    trunk.load_state_dict(torch.load(checkpoint, weights_only=True)["trunk"])
+    trunk.load_state_dict(torch.load(checkpoint, weights_only=True, map_location="cpu")["trunk"])
     return trunk.eval()
 
 
@@ -128,7 +128,7 @@ def export_run(run: Path, out: Path, images: Path) -> Iterator[tuple[Path, float
     example = prepare_all([photo.path for photo in read_folder(images)[:4]], size)
     if whole.exists():
         classifier = FundusClassifier(size)
-        classifier.load_state_dict(torch.load(whole, weights_only=True))
+        classifier.load_state_dict(torch.load(whole, weights_only=True, map_location="cpu"))
         path = out / "classifier.onnx"
         yield path, export_classifier(classifier.eval(), path, example)
     settings = config.get("adapter", config)

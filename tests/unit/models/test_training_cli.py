@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from models.bundle import Bundle
 from models.cameras import CAMERAS, simulate
+from models.networks.features import LesionTrunk
 from models.training.adapter import AdapterConfig
 from models.training.cli import app
 from models.training.data import DataError
@@ -24,7 +25,7 @@ from models.training.lesions import LesionConfig
 from models.training.quality import QualityConfig
 from models.training.recipes import export_run, load_trunk
 from models.training.reproduce import ReferenceConfig, ReferenceRun, Sources
-from models.training.run import RunConflictError, open_run, read_json
+from models.training.run import RunConflictError, open_run, read_json, write_json
 
 runner = CliRunner()
 COUNT = 30
@@ -106,6 +107,46 @@ def test_the_recipe_makes_a_bundle_and_a_second_call_resumes_it(sources: Sources
     # And a run with other settings is refused
     with pytest.raises(RunConflictError, match=r"config\.json"):
         ReferenceRun(sources, out, ReferenceConfig(size=128), silent)
+
+
+@pytest.mark.slow
+def test_an_adapter_from_two_folders_and_a_refused_second_start(sources: Sources, tmp_path: Path) -> None:
+    # Given the run of a classifier, and photographs of a camera that is darker
+    run, first, second, out = (tmp_path / name for name in ("classifier", "first", "second", "run"))
+    for folder in (run, first, second):
+        folder.mkdir()
+    torch.save({"trunk": LesionTrunk().state_dict()}, run / "trunk.pt")
+    write_json(run / "config.json", {"size": 64})
+    for index, file in enumerate(sorted(sources.images.glob("*.png"))[:6]):
+        picture = cv2.imread(str(file))
+        assert picture is not None
+        folder, darker = (first, picture // 2) if index < 3 else (second, picture)
+        cv2.imwrite(str(folder / file.name), darker)
+    # When its adapter is trained with settings of a file and of the command line
+    settings = tmp_path / "settings.toml"
+    settings.write_text(
+        "scale = 2\ncrop = 32\nbatch = 1\nlearning_rate = 4e-3\nsteps = 99\ncheckpoint_every = 2\n"
+    )
+    command = ["adapter", "--first", str(first), "--second", str(second), "--classifier-run", str(run)]
+    command += ["--camera", "simulated-x", "--out", str(out), "--config", str(settings), "--threads", "1"]
+    answer = runner.invoke(app, [*command, "--steps", "4", "--watch.samples-every", "1"])
+    # Then the graph, the figures, the samples and the effective settings are in the run folder
+    assert answer.exit_code == 0, answer.output
+    assert (out / "adapters" / "simulated-x.onnx").exists()
+    assert read_json(out / "metrics.json")["steps"] == 4
+    assert read_json(out / "metrics.json")["photographs"] == {"first_style": 3, "second_style": 3}
+    names = [f"adapter-simulated-x-{step:06d}.png" for step in (2, 4)]
+    assert sorted(file.name for file in (out / "samples").iterdir()) == names
+    assert len((out / "log.jsonl").read_text().splitlines()) == 4
+    # And the folder refuses a run with other settings, naming them, and is left as it was
+    before = sorted((file.name, file.stat().st_size) for file in out.rglob("*"))
+    answer = runner.invoke(app, [*command, "--steps", "5"])
+    assert answer.exit_code == 1
+    assert "steps: 4, now 5; watch.samples_every: 1, now 4" in " ".join(answer.output.split())
+    assert sorted((file.name, file.stat().st_size) for file in out.rglob("*")) == before
+    # While config.toml of the run continues it, with nothing left to do
+    given = [str(out / "config.toml") if part == str(settings) else part for part in command]
+    assert runner.invoke(app, given).exit_code == 0
 
 
 def test_simulate_renders_a_folder(sources: Sources, tmp_path: Path) -> None:
