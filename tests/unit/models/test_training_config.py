@@ -83,7 +83,7 @@ def test_what_is_printed_reads_back(config: object, tmp_path: Path) -> None:
     ("content", "message"),
     [
         ({"rat": 1}, r"no key 'rat'; did you mean 'rate'\?"),
-        ({"inner": {"stesp": 1}}, r"no key 'inner\.stesp'; did you mean 'inner\.steps'\?"),
+        ({"inner": {"step": 1}}, r"no key 'inner\.step'; did you mean 'inner\.steps'\?"),
         ({"wholly_other": 1}, "there are rate, loud, names, pair, inner"),
         ({"inner": {"steps": "3"}}, r"inner\.steps must be a whole number, not '3'"),
         ({"inner": {"steps": True}}, r"inner\.steps must be a whole number, not True"),
@@ -171,7 +171,7 @@ def test_print_config_needs_nothing_else_and_reads_back(tmp_path: Path) -> None:
         (["--pair", "1"], "--pair must be a list of 2"),
         (["--devices", "0"], "devices 0 is below 1"),
         (["--rate", "101"], "rate is above 100"),
-        (["--inner.stpes", "1"], "--inner.steps"),
+        (["--inner.step", "1"], "--inner.steps"),
     ],
 )
 def test_a_wrong_option_is_named(arguments: list[str], said: str) -> None:
