@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +34,10 @@ _REMEDY = (
 def bundle_extractor(bundle: Bundle) -> LesionTrunk:
     """The trunk of a bundle's classifier, in evaluation mode, float32.
 
-    The exporter folds each batch normalisation into the convolution before it: of a trunk with convolution w,
-    mean μ, variance v, scale γ and shift β the graph holds w·γ/√(v + ε) and β − μ·γ/√(v + ε). The trunk that is
-    returned has these as its convolutions' weights and as its normalisations' shifts, with mean 0 and
-    γ/√(v + ε) = 1, and so computes what the graph computes.
+    The exporter folds each batch normalisation into the convolution before it: of a trunk with convolution
+    w, mean μ, variance v, scale γ and shift β the graph holds w·γ/√(v + ε) and β − μ·γ/√(v + ε). The trunk
+    that is returned has these as its convolutions' weights and as its normalisations' shifts, with mean 0
+    and γ/√(v + ε) = 1, and so computes what the graph computes.
 
     Args:
         bundle: A checked bundle.
@@ -58,7 +59,7 @@ def bundle_extractor(bundle: Bundle) -> LesionTrunk:
         _set(trunk.lesions.bias, values["lesions.bias"])
     except (KeyError, ValueError) as error:
         raise DataError(
-            f"{bundle.classifier_path} holds no feature extractor that training could read ({error}): {_REMEDY}"
+            f"{bundle.classifier_path} holds no feature extractor for training ({error}): {_REMEDY}"
         ) from error
     return trunk
 
@@ -76,7 +77,7 @@ def _initialisers(bundle: Bundle) -> dict[str, npt.NDArray[np.float32]]:
 def _fill_block(block: nn.Sequential, name: str, values: Mapping[str, npt.NDArray[np.float32]]) -> None:
     """Give the convolutions of a block their weights, and the normalisation after each its shift."""
     layers = list(block)
-    for index, (layer, after) in enumerate(zip(layers, layers[1:], strict=False)):
+    for index, (layer, after) in enumerate(pairwise(layers)):
         if isinstance(layer, nn.Conv2d) and isinstance(after, nn.BatchNorm2d):
             _set(layer.weight, values[f"{name}.{index}{_WEIGHT}"])
             _set(after.bias, values[f"{name}.{index}{_BIAS}"])

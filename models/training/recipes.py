@@ -2,81 +2,213 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from models.manifest import CAMERA_KEY
+from models.manifest import ADAPTERS_FOLDER
 from models.networks.build import Generator, build_generator
 from models.networks.classifier import FundusClassifier
 from models.networks.features import LesionTrunk
-from models.training.adapter import AdapterConfig, train_adapter
+from models.training.adapter import AdapterConfig, TrainingDivergedError, train_adapter
+from models.training.camera_report import Shown, write_report
 from models.training.data import DataError, fingerprint, prepare_all, read_folder
 from models.training.divergence import require_exportable
 from models.training.engine import Engine
+from models.training.evaluate import adapt
 from models.training.export import export_adapter, export_classifier
+from models.training.extractor import bundle_extractor
+from models.training.new_camera import CameraFacts, answers, card_section, outcome_warnings
 from models.training.progress import Progress
-from models.training.run import open_run, read_json, write_json
+from models.training.publish import NewCamera, add_adapter, require_camera_key
+from models.training.run import RunConflictError, commit, differences, open_run, read_json, write_json
+from models.training.style_distance import SAMPLE, sample, style_distances
+from models.training.usable import MINIMUM, Style, read_style, style_warnings
+
+BUNDLE_FOLDER = "bundle"
+"""Folder of the extended bundle inside a run folder."""
 
 
 def fit_adapter(
     first: Path,
     second: Path,
     *,
-    classifier_run: Path,
     camera: str,
     out: Path,
     config: AdapterConfig,
     progress: Progress,
+    classifier_run: Path | None = None,
+    place: NewCamera | None = None,
+    minimum: int = MINIMUM,
     engine: Engine | None = None,
 ) -> Path:
-    """Train and export one adapter from two folders of unlabelled photographs.
+    """Train and export one adapter from two folders of unlabelled photographs, and report on it.
 
     Args:
         first: Photographs of the new camera.
         second: Photographs of the labelled camera, of other people.
-        classifier_run: Run folder of the classifier; its trunk is the feature extractor.
         camera: Key of the new camera.
         out: Run folder.
         config: Settings.
         progress: Told every step.
+        classifier_run: Run folder of the classifier, whose trunk is the feature extractor; or
+        place: the bundle whose classifier's trunk that is; ``out/bundle`` becomes a copy with the adapter.
+        minimum: Usable photographs of each style that there must be.
         engine: Where steps run; by default one device that is found.
 
     Returns:
-        The graph that was written; ``metrics.json`` holds how training ended.
+        The graph that was written; ``metrics.json`` holds how training ended and every warning,
+        ``report.html`` the same for people.
 
     Raises:
-        TrainingDivergedError: The training failed in a way that has a name; no graph was written.
-        DataError: The classifier's run holds no trunk, or ``camera`` is no camera key.
+        TrainingDivergedError: The training failed in a way that has a name; no graph was written, but a
+            report.
+        DataError: Too few photographs are usable, there is no feature extractor, or ``camera`` is no camera
+            key.
         RunConflictError: ``out`` belongs to another run.
     """
-    if CAMERA_KEY.fullmatch(camera) is None:
-        raise DataError(f"camera key {camera!r} must be lower-case words joined by hyphens")
+    require_camera_key(camera)
     engine = engine or Engine()
-    trunk = load_trunk(classifier_run)
-    size = int(read_json(classifier_run / "config.json")["size"])
-    firsts, seconds = read_folder(first), read_folder(second)
-    open_run(out, config, fingerprint([photo.path for photo in (*firsts, *seconds)]), engine)
-    pictures = [prepare_all([photo.path for photo in photos], size) for photos in (firsts, seconds)]
-    checkpoint, path = out / f"adapter-{camera}.pt", out / "adapters" / f"{camera}.onnx"
-    generator = train_adapter(
-        pictures[0],
-        pictures[1],
-        trunk=trunk,
-        config=config,
-        checkpoint=checkpoint,
-        progress=progress,
-        engine=engine,
+    trunk, size, origin = _extractor(classifier_run, place)
+    prints = {
+        name: fingerprint([photo.path for photo in read_folder(folder)])
+        for name, folder in (("first_style", first), ("second_style", second))
+    }
+    open_run(
+        out, config, fingerprint([photo.path for f in (first, second) for photo in read_folder(f)]), engine
     )
+    _keep_source(out, {"camera": camera, "size": size, "extractor": origin, **prints}, engine)
+    styles = (
+        read_style(first, size, stage="new camera", progress=progress, minimum=minimum),
+        read_style(second, size, stage="labelled camera", progress=progress, minimum=minimum),
+    )
+    run = NewCameraRun(out, camera, config, styles, trunk, origin, prints, place)
+    return run.finish(progress, engine)
+
+
+def _extractor(classifier_run: Path | None, place: NewCamera | None) -> tuple[LesionTrunk, int, str]:
+    """Feature extractor, side S of its pictures, and what it is called."""
+    if place is not None:
+        bundle = place.bundle
+        name = f"bundle {bundle.manifest.id} {bundle.manifest.version} ({bundle.digest[:12]})"
+        return bundle_extractor(bundle), bundle.manifest.size, name
+    if classifier_run is None:
+        raise DataError("there is no feature extractor: give a bundle or a classifier's run")
+    trunk = load_trunk(classifier_run)
+    name = f"classifier run (trunk {fingerprint([classifier_run / 'trunk.pt'])[:12]})"
+    return trunk, int(read_json(classifier_run / "config.json")["size"]), name
+
+
+def _keep_source(out: Path, source: Mapping[str, Any], engine: Engine) -> None:
+    """Write what else makes a run the one it is, or refuse to go on with another.
+
+    Raises:
+        RunConflictError: The run folder is of another camera, feature extractor, or pair of folders.
+    """
+    file = out / "source.json"
+    found = list(differences(read_json(file), source)) if file.exists() else []
+    if found:
+        raise RunConflictError(
+            f"{file} is of another run ({'; '.join(found)}): choose another --out, or remove that folder"
+        )
     if engine.writes:
-        parity = export_trained(checkpoint, generator, path, pictures[0][:4])
-        counts = {"first_style": len(firsts), "second_style": len(seconds)}
-        training = read_json(checkpoint.with_suffix(".json"))
-        write_json(out / "metrics.json", {**training, "photographs": counts, "parity": parity})
-    return path
+        write_json(file, source)
+
+
+@dataclass(frozen=True)
+class NewCameraRun:
+    """Training, export, measurements without labels, bundle and report of one adapter.
+
+    Attributes:
+        out: Run folder.
+        camera: Key of the new camera.
+        config: Settings.
+        styles: Photographs of the new and of the labelled camera.
+        trunk: Feature extractor.
+        origin: Where it came from.
+        prints: Fingerprint of the files by style.
+        place: Bundle to copy and extend, or None.
+    """
+
+    out: Path
+    camera: str
+    config: AdapterConfig
+    styles: tuple[Style, Style]
+    trunk: LesionTrunk
+    origin: str
+    prints: Mapping[str, str]
+    place: NewCamera | None
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the training's state is."""
+        return self.out / f"adapter-{self.camera}.pt"
+
+    def finish(self, progress: Progress, engine: Engine) -> Path:
+        """Train, or go on; see ``fit_adapter``."""
+        path = self.out / ADAPTERS_FOLDER / f"{self.camera}.onnx"
+        first, second = self.styles
+        try:
+            generator = train_adapter(
+                first.pictures,
+                second.pictures,
+                trunk=self.trunk,
+                config=self.config,
+                checkpoint=self.checkpoint,
+                progress=progress,
+                engine=engine,
+            )
+            if not engine.writes:
+                return path
+            parity = export_trained(self.checkpoint, generator, path, first.pictures[:4])
+        except TrainingDivergedError as error:
+            if engine.writes:
+                write_report(self.out, self._facts(), failure=str(error))
+            raise
+        self._publish(path, parity, progress)
+        return path
+
+    def _facts(self) -> CameraFacts:
+        first, second = self.styles
+        file = self.checkpoint.with_suffix(".json")
+        return CameraFacts(
+            camera=self.camera,
+            extractor=self.origin,
+            photographs={
+                "first_style": len(first.names),
+                "second_style": len(second.names),
+                "left_out": len(first.skipped) + len(second.skipped),
+            },
+            compared=SAMPLE,
+            data_fingerprint=self.prints,
+            settings=dataclasses.asdict(self.config),
+            training=read_json(file) if file.exists() else {},
+            commit=commit(),
+            warnings=tuple(style_warnings(first, second, first.pictures.shape[1])),
+        )
+
+    def _publish(self, path: Path, parity: float, progress: Progress) -> None:
+        """Measure what needs no label; write metrics, bundle and report."""
+        shown, other = sample(self.styles[0].pictures), sample(self.styles[1].pictures)
+        adapted = adapt(path, shown)
+        distances = style_distances(shown, adapted, other, self.trunk.cpu(), progress)
+        place, facts = self.place, self._facts()
+        sets = {"before": shown, "after": adapted, "labelled": other}
+        said = answers(place.bundle, sets, progress) if place is not None else {}
+        found = (*facts.warnings, *outcome_warnings(distances, said))
+        facts = dataclasses.replace(facts, parity=parity, distances=distances, answers=said, warnings=found)
+        write_json(self.out / "metrics.json", {**facts.training, **facts.figures()})
+        name = ""
+        if place is not None:
+            made = add_adapter(place, path, facts.figures(), card_section(facts), self.out / BUNDLE_FOLDER)
+            name = f"{made.manifest.id} {made.manifest.version}"
+        write_report(self.out, facts, shown=Shown(shown, adapted), bundle=name)
 
 
 def export_trained(
