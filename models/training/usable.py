@@ -150,7 +150,7 @@ def _about_both(first: Style, second: Style) -> Iterator[str]:
     if alike:
         yield (
             f"{_photographs(alike)} of the new camera may show the same eye as one of the labelled camera: "
-            "they must not share one. Remove the twins from one folder and train again."
+            "no eye may be in both folders. Remove these from one of them and train again."
         )
 
 

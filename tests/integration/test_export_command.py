@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
-from factories.bundle import GREEN_FOR_GRADE, write_tiny_bundle
+from factories.bundle import GREEN_FOR_GRADE
 from factories.commands import Answer, Installation, install, run
 from factories.dicom import make_fundus, synthetic_fundus
+from factories.extractor import lived_trunk, write_bundle_with_extractor
 from factories.repository import ROOT
 from factories.runtime import (
     BLUE,
@@ -31,11 +34,13 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     WideFieldOphthalmicPhotographyStereographicProjectionImageStorage,
 )
+from typer.testing import CliRunner
 
 from dicom_io.pixels import frames
 from models.bundle import Bundle
 from models.preprocess import Prepared, prepare
-from models.training.data import DataError, read_folder, read_grades, read_rgb
+from models.training.cli import app as training
+from models.training.data import DataError, read_folder, read_labels, read_rgb
 from worker import training_set
 from worker.runtime import Runtime
 
@@ -155,7 +160,7 @@ def test_no_label_leaves(installed: Installation, runtime: Runtime) -> None:
     figures(installed, "--camera", "kowa-vx-10", "--out", installed.folder / "set")
     assert len(listed(installed.folder / "set")) == 5
     with pytest.raises(DataError, match="expected 0 to 4"):
-        read_grades(installed.folder / "set" / "images.csv")
+        read_labels(installed.folder / "set" / "images.csv")
 
 
 def _refuse_by_pixels() -> FileDataset:
@@ -420,21 +425,25 @@ def test_help_teaches() -> None:
         assert said in answer.words
 
 
+@pytest.mark.slow
 def test_the_documented_way_into_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Python lines of models.md, "Add a new camera", with the tiny bundle in the reference's place."""
-    # Given a trained adapter
-    (block,) = re.findall(r"^```python\n(.*?)^```", MODELS.read_text(), re.MULTILINE | re.DOTALL)
-    tiny = write_tiny_bundle(tmp_path / "tiny")
-    trained = tmp_path / "runs" / "my-camera" / "adapters"
-    trained.mkdir(parents=True)
-    (trained / "my-camera.onnx").write_bytes((tiny / "adapters" / "simulated-blue.onnx").read_bytes())
+    """The command of models.md, "Add a new camera", on a small bundle, few pictures and few steps."""
+    # Given what it starts from: a bundle, an exported camera, photographs of the labelled camera
+    section = MODELS.read_text().split("\n## Add a new camera\n")[1].split("\n## ")[0]
+    (command,) = re.findall(r"^ *(fundus-train adapter (?:.*\\\n)*.*)$", section, re.MULTILINE)
+    write_bundle_with_extractor(tmp_path / "small", lived_trunk())
+    for folder, seeds in (("new-camera", range(3)), ("labelled-camera", range(3, 6))):
+        (tmp_path / folder / "images").mkdir(parents=True)
+        for seed in seeds:
+            picture = synthetic_fundus(seed=seed)
+            assert cv2.imwrite(str(tmp_path / folder / "images" / f"{seed}.png"), picture[:, :, ::-1])
     # When
     monkeypatch.chdir(tmp_path)
-    exec(block.replace('"reference"', '"./tiny"'), {})  # noqa: S102 - the document's own lines
-    # Then
-    made = Bundle.load(tmp_path / "my-bundle")
-    made.verify()
-    assert (made.manifest.version, sorted(made.manifest.adapters)) == (
-        "0.2.0",
-        ["my-camera", "simulated-blue"],
-    )
+    words = shlex.split(command.replace("--bundle reference", "--bundle ./small"))[1:]
+    tiny = "--scale 2 --crop 32 --steps 2 --batch 1 --checkpoint-every 1 --threads 1 --minimum-photographs 3"
+    answer = CliRunner().invoke(training, [*words, *tiny.split()])
+    # Then the folder that the document names is a bundle with that adapter, and the worker accepts it
+    assert answer.exit_code == 0, answer.output
+    (folder,) = set(re.findall(r'`bundle = "\./(.+?)"`', section))
+    assert sorted(Bundle.load(tmp_path / folder).manifest.adapters) == ["my-camera", "simulated-blue"]
+    assert run("bundle", "verify", f"./{folder}").status == 0

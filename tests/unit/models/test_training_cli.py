@@ -129,12 +129,19 @@ def test_an_adapter_from_two_folders_and_a_refused_second_start(sources: Sources
     )
     command = ["adapter", "--first", str(first), "--second", str(second), "--classifier-run", str(run)]
     command += ["--camera", "simulated-x", "--out", str(out), "--config", str(settings), "--threads", "1"]
+    command += ["--minimum-photographs", "3"]
     answer = runner.invoke(app, [*command, "--steps", "4", "--watch.samples-every", "1"])
     # Then the graph, the figures, the samples and the effective settings are in the run folder
     assert answer.exit_code == 0, answer.output
     assert (out / "adapters" / "simulated-x.onnx").exists()
     assert read_json(out / "metrics.json")["steps"] == 4
-    assert read_json(out / "metrics.json")["photographs"] == {"first_style": 3, "second_style": 3}
+    assert read_json(out / "metrics.json")["photographs"] == {
+        "first_style": 3,
+        "second_style": 3,
+        "left_out": 0,
+    }
+    assert "--bundle" in (out / "report.html").read_text()  # what makes a bundle of it
+    assert not (out / "bundle").exists()
     names = [f"adapter-simulated-x-{step:06d}.png" for step in (2, 4)]
     assert sorted(file.name for file in (out / "samples").iterdir()) == names
     assert len((out / "log.jsonl").read_text().splitlines()) == 4

@@ -113,6 +113,7 @@ def test_an_adapter_s_training_opens_pictures_only(tmp_path: Path, opened: list[
         out=tmp_path / "out",
         config=ADAPTER,
         progress=silent,
+        minimum=4,
     )
     # Then of both folders every picture was opened, and no grade
     assert graph.exists()

@@ -1,4 +1,4 @@
-"""A new camera from two folders and a bundle: what is left out, what is measured, what is shipped, what is said."""
+"""A new camera from two folders and a bundle: what is left out, measured, shipped and said."""
 
 from __future__ import annotations
 
@@ -168,7 +168,8 @@ def test_distances_fall_when_an_adapter_brings_the_colours_back(tmp_path: Path) 
     # When
     found = style_distances(first, adapted, second, lived_trunk(), silent)
     # Then
-    assert found.before.colour > 0.2 > 0.05 > found.after.colour
+    assert found.before.colour > 0.2
+    assert found.after.colour < 0.05
     assert found.before.sharpness == pytest.approx(np.log(2), abs=0.25)
     assert found.after.features < found.before.features
     # And a style is at no distance from itself
@@ -341,11 +342,7 @@ def test_one_command_makes_a_bundle_that_the_worker_uses(bundle: Bundle, tmp_pat
         assert said in report
     assert 'src="http' not in report
     assert "$" not in report.replace("${", "")
-    # And the same command again changes nothing
-    digest = made.digest
-    assert CliRunner().invoke(app, [*command, "--threads", "1"]).exit_code == 0
-    assert Bundle.load(out / "bundle").digest == digest
-    # While another camera may not go on in this folder
+    # And another camera may not go on in this folder
     command[command.index("simulated-mine")] = "simulated-other"
     refused = CliRunner().invoke(app, [*command, "--threads", "1"])
     assert refused.exit_code == 1
