@@ -439,7 +439,7 @@ def test_the_documented_way_into_a_bundle(tmp_path: Path, monkeypatch: pytest.Mo
             assert cv2.imwrite(str(tmp_path / folder / "images" / f"{seed}.png"), picture[:, :, ::-1])
     # When
     monkeypatch.chdir(tmp_path)
-    words = shlex.split(command.replace("--bundle reference", "--bundle ./small"))[1:]
+    words = shlex.split(command.replace("\\\n", " ").replace("--bundle reference", "--bundle ./small"))[1:]
     tiny = "--scale 2 --crop 32 --steps 2 --batch 1 --checkpoint-every 1 --threads 1 --minimum-photographs 3"
     answer = CliRunner().invoke(training, [*words, *tiny.split()])
     # Then the folder that the document names is a bundle with that adapter, and the worker accepts it
