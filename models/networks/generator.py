@@ -5,9 +5,13 @@ the second (the labelled one); arXiv 2007.15874 (abstract) calls them camera-ori
 and G21 are two instances of ``ResidualGenerator``. Forms of the residual, by configuration:
 
 - ``additive``: r(x) = b(p), smooth maps predicted from the reduced picture p;
-- ``affine`` (recommended): r(x) = A(p)·x + b(p) + s(p)·(x − g*x), where A is 3×3 per place, b a colour
-  offset and s the gain of the high pass (sharpening where positive, smoothing where negative). Still a
-  residual: all coefficients are 0 at the start, where the generator is the identity.
+- ``affine`` (recommended): r(x) = d + A(p)·(x + d) + b(p) with d = s(p)·(x − g*x), where A is 3×3 per
+  place, b a colour offset and s the gain of the high pass (sharpening where positive, smoothing where
+  negative). Still a residual: with all coefficients 0 the generator is the identity.
+
+Coefficients are the sum of what a network predicts from the picture and of the camera's fixed part, small
+maps that do not depend on the picture (illumination, mix of colours, sharpness at each place of the field);
+``models.training.initialise`` finds those in closed form from both styles.
 
 The coefficient maps are predicted from the picture reduced by ``scale`` (1, 2 or 4) and applied at full
 resolution, so that detail is kept, the cost falls with the square of ``scale``, and there is little room to
@@ -28,6 +32,10 @@ from models.networks.features import gaussian_kernel, split_rgba
 FORMS = ("affine", "additive")
 SCALES = (1, 2, 4)
 """By what the picture may be reduced before coefficients are predicted from it."""
+BASE = 8
+"""Side of the maps that hold a camera's fixed part."""
+FINE_SIGMA = 1.0
+"""Standard deviation in px of the Gaussian that the high pass takes away."""
 _AFFINE, _OFFSET, _SHARPNESS = 9, 3, 1
 
 
@@ -68,10 +76,12 @@ class ResidualGenerator(nn.Module):
         self.last = nn.Conv2d(second, outputs, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]  # a Conv2d with bias has one
-        self.register_buffer("kernel", gaussian_kernel(1.0).expand(3, 1, -1, -1).clone(), persistent=False)
+        self.base = nn.Parameter(torch.zeros(1, outputs, BASE, BASE))
+        kernel = gaussian_kernel(FINE_SIGMA).expand(3, 1, -1, -1).clone()
+        self.register_buffer("kernel", kernel, persistent=False)
 
     def coefficients(self, reduced: Tensor, mask: Tensor) -> Tensor:
-        """Predict the coefficient maps.
+        """The coefficient maps: predicted from the picture, plus the camera's fixed part.
 
         Args:
             reduced: RGB of the reduced picture, float32 (N, 3, p, p), 0..1, 0 outside the field.
@@ -87,8 +97,10 @@ class ResidualGenerator(nn.Module):
         level4 = self.down4(functional.avg_pool2d(level3, 2))
         merged = self.up3(torch.cat([double(level4), level3], 1))
         merged = self.up2(torch.cat([double(merged), level2], 1))
-        found: Tensor = self.last(merged)
-        return found
+        by_picture: Tensor = self.last(merged)
+        side = by_picture.shape[-1]
+        fixed = functional.interpolate(self.base, size=(side, side), mode="bilinear", align_corners=False)
+        return by_picture + fixed
 
     def residual(self, rgb: Tensor, coefficients: Tensor, mask: Tensor, *, full_scale: bool = True) -> Tensor:
         """r(x) from coefficients already at the picture's resolution.
@@ -109,10 +121,10 @@ class ResidualGenerator(nn.Module):
             return coefficients * mask
         parts = torch.split_with_sizes(coefficients, [3, 3, 3, _OFFSET, _SHARPNESS], 1)
         by_red, by_green, by_blue, offset, sharpness = parts
-        affine: Tensor = by_red * rgb[:, :1] + by_green * rgb[:, 1:2] + by_blue * rgb[:, 2:] + offset
-        if full_scale:
-            affine = affine + sharpness * self.high_pass(rgb, mask)
-        return affine * mask
+        detail = sharpness * self.high_pass(rgb, mask) if full_scale else torch.zeros_like(rgb)
+        red, green, blue = torch.split(rgb + detail, 1, 1)
+        affine: Tensor = by_red * red + by_green * green + by_blue * blue + offset
+        return (detail + affine) * mask
 
     def high_pass(self, rgb: Tensor, mask: Tensor) -> Tensor:
         """X − g*x with a Gaussian of 1 px over pixels of the field only, float32 (N, 3, H, W)."""

@@ -21,12 +21,14 @@ from torch import Tensor, nn
 from models.networks.build import Generator, build_generator
 from models.networks.discriminator import Discriminator
 from models.networks.features import LesionTrunk
+from models.networks.generator import ResidualGenerator
 from models.training.adapter_config import AdapterConfig, AdapterConfigError
 from models.training.adapter_run import AdapterRun
 from models.training.averaging import WeightAverage
 from models.training.divergence import TrainingDivergedError as TrainingDivergedError  # noqa: PLC0414 - and from here
 from models.training.divergence import require_finite
 from models.training.engine import Engine
+from models.training.initialise import fixed_part, style_statistics
 from models.training.losses import (
     discriminator_loss,
     generator_loss,
@@ -97,6 +99,23 @@ class AdapterTraining:
 
     def _adam(self, parameters: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
         return self.engine.optimiser(torch.optim.Adam(parameters, rate, betas=(0.5, 0.999)))
+
+    def start_from(self, first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> None:
+        """Put both generators where statistics of the styles say, if the configuration wants that.
+
+        Args:
+            first: Pictures of the incoming camera, uint8 (N1, S, S, 4).
+            second: Pictures of the labelled camera, uint8 (N2, S, S, 4).
+        """
+        if not (self.config.from_statistics and self.config.residual and self.config.form == "affine"):
+            return
+        statistics = style_statistics(first), style_statistics(second)
+        pairs = ((self.generator12, statistics), (self.generator21, statistics[::-1]))
+        with torch.no_grad():
+            for generator, (source, target) in pairs:
+                if isinstance(generator, ResidualGenerator):
+                    generator.base.copy_(fixed_part(source, target))
+        self.average.mean.load_state_dict(self.generator12.state_dict())
 
     def update(self, first: StyleBatch, second: StyleBatch) -> dict[str, float]:
         """One alternation: generators with the discriminators fixed, then discriminators.

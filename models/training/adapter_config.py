@@ -22,6 +22,8 @@ class AdapterConfig:
         residual: Generators output r(x), with x̂ = x + r(x) and the cycle term on residuals; False is a plain
             CycleGAN (an ablation): they output x̂, and the cycle term is ‖G21(G12(x1)) − x1‖ and its mirror.
         form: Form of the residual, ``affine`` or ``additive``.
+        from_statistics: Whether affine residuals start at the cameras' fixed part, which statistics of both
+            styles give in closed form (``initialise``); False, and any other form: at the identity.
         scale: Coefficients are predicted from the picture reduced to S/scale: 1, 2 or 4.
         crop: Side in px of the full-resolution crops that the feature extractor sees, a multiple of 32.
         features: Whether the discriminators see the feature extractor's maps (False is an ablation).
@@ -35,7 +37,8 @@ class AdapterConfig:
         learning_rate: Learning rate of the generators (Adam, β1 0.5).
         discriminator_rate: Learning rate of the discriminators, relative to the generators'.
         cycle: Weight of the cycle term and its mirror; with 0 (an ablation) it is not computed.
-        identity: Weight of the identity term; with 0 it is not computed.
+        identity: Weight of the identity term; with 0 it is not computed. It holds a generator to the
+            identity on its target's pictures, which a camera's fixed part cannot be: only for starts there.
         average_from: Share of the steps after which weights are averaged.
         checkpoint_every: Steps between checkpoints.
         clip: Largest L2 norm of the gradient of a half step; 0 clips nothing.
@@ -48,18 +51,19 @@ class AdapterConfig:
 
     residual: bool = True
     form: str = "affine"
+    from_statistics: bool = True
     scale: int = 4
     crop: int = 128
     features: bool = True
     trainable_features: bool = False
     paired: bool = False
-    steps: int = 600
+    steps: int = 150
     batch: int = 4
-    learning_rate: float = 4e-4
+    learning_rate: float = 6e-4
     discriminator_rate: float = 0.4
-    cycle: float = 5.0
-    identity: float = 1.0
-    average_from: float = 0.6
+    cycle: float = 2.0
+    identity: float = 0.0
+    average_from: float = 0.5
     checkpoint_every: int = 50
     clip: float = 0.0
     seed: int = 0

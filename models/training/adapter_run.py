@@ -61,6 +61,7 @@ class AdapterRun:
         (first, first_aside), (second, second_aside) = (
             set_aside(pictures, share, seed) for pictures in (first, second)
         )
+        self._pictures = first, second
         reduced = first.shape[1] // self.config.scale
         self._samplers = [StyleSampler(each, reduced, self.config.crop) for each in (first, second)]
         self._panel = Panel(first_aside, second_aside, self.engine.device)
@@ -83,6 +84,8 @@ class AdapterRun:
         """
         if self.checkpoint.exists():
             self._resume(self.engine.load(self.checkpoint))
+        else:
+            self.training.start_from(*self._pictures)
         while not (self._finished or self._stop.over) and self.training.step < self.config.steps:
             self._step()
             if self.training.step % self.config.checkpoint_every == 0:

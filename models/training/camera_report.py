@@ -17,6 +17,7 @@ import numpy.typing as npt
 from models.training.benchmark import charts
 from models.training.loss_curves import curve_svg, read_curves
 from models.training.new_camera import CameraFacts, distance_rows, in_words
+from models.training.style_distance import spread
 
 TEMPLATE = Path(__file__).with_name("camera_report.html")
 REPORT = "report.html"
@@ -103,7 +104,7 @@ def _warnings(warnings: Sequence[str]) -> str:
 
 def _pictures(out: Path, name: str, shown: Shown | None) -> Iterable[str]:
     if shown is not None:
-        places = np.linspace(0, len(shown.before) - 1, min(_SHOWN, len(shown.before))).round().astype(int)
+        places = spread(len(shown.before), _SHOWN)
         yield (
             "<p>The second row should have the labelled camera's colours and sharpness, and every vessel and "
             "lesion of the first: nothing added, nothing gone. The details are from the middle of each "

@@ -33,11 +33,13 @@ class Photograph:
         name: File name without its suffix; the key of the CSV file and of the split.
         path: Where it is.
         grade: ICDR grade 0 to 4, or None where no label was read (first-style images never have one).
+        oedema: Risk of macular oedema 0 to 2, or None where the CSV file says nothing of it.
     """
 
     name: str
     path: Path
     grade: int | None = None
+    oedema: int | None = None
 
 
 @dataclass(frozen=True)
@@ -61,23 +63,45 @@ def read_rgb(path: Path) -> Uint8Image:
     return np.ascontiguousarray(bgr[:, :, ::-1], dtype=np.uint8)
 
 
-def read_grades(labels: Path) -> dict[str, int]:
-    """Read ``name, grade`` from the first two columns of a CSV file with a header line; the rest is ignored.
+@dataclass(frozen=True)
+class Labels:
+    """What a CSV file says of photographs: ICDR grade, and risk of macular oedema where it says so."""
+
+    grades: Mapping[str, int]
+    oedema: Mapping[str, int]
+
+
+def read_labels(file: Path) -> Labels:
+    """Read ``name, grade`` and, where it is there, macular oedema from a CSV file with a header line.
+
+    The third column counts where its heading names macular oedema (or edema); any other is ignored.
 
     Raises:
-        DataError: A grade is not 0 to 4, or the file holds no row.
+        DataError: A grade is not 0 to 4, a risk not 0 to 2, or the file holds no row.
     """
-    with labels.open(newline="", encoding="utf-8-sig") as lines:
-        rows = [row for row in list(csv.reader(lines))[1:] if len(row) >= 2 and row[0].strip()]
+    with file.open(newline="", encoding="utf-8-sig") as lines:
+        heading, *rows = list(csv.reader(lines)) or [[]]
+    third = heading[2].lower() if len(heading) > 2 else ""
+    told = "oedema" in third or "edema" in third
     grades: dict[str, int] = {}
-    for row in rows:
-        grade = row[1].strip()
-        if grade not in {"0", "1", "2", "3", "4"}:
-            raise DataError(f"{labels}: {row[0]!r} has grade {grade!r}; expected 0 to 4 in the second column")
-        grades[Path(row[0].strip()).stem] = int(grade)
+    oedema: dict[str, int] = {}
+    for row in (row for row in rows if len(row) >= 2 and row[0].strip()):
+        name = Path(row[0].strip()).stem
+        grades[name] = _level(file, row, 1, "grade", 4)
+        if told and len(row) > 2 and row[2].strip():
+            oedema[name] = _level(file, row, 2, "macular oedema", 2)
     if not grades:
-        raise DataError(f"{labels} holds no labelled row; expected a header line, then name,grade")
-    return grades
+        raise DataError(f"{file} holds no labelled row; expected a header line, then name,grade")
+    return Labels(grades, oedema)
+
+
+def _level(file: Path, row: Sequence[str], column: int, what: str, highest: int) -> int:
+    text = row[column].strip()
+    if text not in {str(level) for level in range(highest + 1)}:
+        raise DataError(
+            f"{file}: {row[0]!r} has {what} {text!r}; expected 0 to {highest} in column {column + 1}"
+        )
+    return int(text)
 
 
 def read_folder(images: Path, labels: Path | None = None) -> list[Photograph]:
@@ -86,12 +110,14 @@ def read_folder(images: Path, labels: Path | None = None) -> list[Photograph]:
     Raises:
         DataError: The folder holds no picture, or none that is graded.
     """
-    grades = None if labels is None else read_grades(labels)
+    told = None if labels is None else read_labels(labels)
     files = sorted(path for path in images.glob("*") if path.suffix.lower() in _SUFFIXES)
     found = [
-        Photograph(path.stem, path, None if grades is None else grades[path.stem])
+        Photograph(path.stem, path)
+        if told is None
+        else Photograph(path.stem, path, told.grades[path.stem], told.oedema.get(path.stem))
         for path in files
-        if grades is None or path.stem in grades
+        if told is None or path.stem in told.grades
     ]
     if not found:
         raise DataError(f"{images} holds no picture{'' if labels is None else f' that {labels} grades'}")

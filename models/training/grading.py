@@ -1,4 +1,9 @@
-"""Fit the ordinal head on lesion summaries, calibrate it and choose its thresholds, all out of fold."""
+"""Fit the ordinal heads on lesion summaries, calibrate them and choose thresholds, all out of fold.
+
+A score must rest on what survives a poorer camera. So beside the ridge penalty the weights w pay for what
+a degraded version of a photograph changes in its score: invariance · E[(w·Δ)²], where Δ is the difference of
+the standardised features. Everything else comes from the photographs themselves.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +26,8 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 REFERABLE = 2
 """Lowest grade that is referable (ICDR 2, moderate non-proliferative retinopathy)."""
+OEDEMA_RISKS = 2
+"""Highest risk of macular oedema: exudates within one disc diameter of the fovea (1: further away)."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +38,16 @@ class HeadConfig:
         folds: Folds of the cross-validation; look-alikes stay in one fold.
         penalties: Ridge penalties tried; the lowest out-of-fold loss wins.
         sensitivity: Sensitivity for referable disease that the referable threshold reaches out of fold.
+        versions: Degraded versions of each photograph (``perturb.degraded``) that tell what does not survive.
+        invariance: Weight of what they change in the score.
         seed: Seed of the folds.
     """
 
     folds: int = 5
     penalties: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3)
     sensitivity: float = 0.9
+    versions: int = 2
+    invariance: float = 1.0
     seed: int = 0
 
 
@@ -52,46 +63,50 @@ class FittedHead:
 class _ProportionalOdds(nn.Module):
     """Trainable twin of ``OrdinalHead`` in float64; ascending cuts by construction."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, cuts: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(features, dtype=torch.float64))
         self.first = nn.Parameter(torch.tensor(-1.0, dtype=torch.float64))
-        self.steps = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+        self.steps = nn.Parameter(torch.zeros(cuts - 1, dtype=torch.float64))
 
     def cuts(self) -> Tensor:
         return torch.cat([self.first[None], self.first + functional.softplus(self.steps).cumsum(0)])
 
 
-def fit_weights(features: FloatArray, grades: IntArray, penalty: float) -> FloatArray:
-    """Weights of the score by ridge-penalised maximum likelihood of the proportional-odds model.
+def fit_weights(
+    features: FloatArray, grades: IntArray, penalty: float, drift: FloatArray | None = None
+) -> FloatArray:
+    """Weights of the score by penalised maximum likelihood of the proportional-odds model.
 
     Args:
         features: Standardised, float64 (N, F).
-        grades: int64 (N,), 0 to 4.
+        grades: int64 (N,), 0 up to the highest there is.
         penalty: Factor of the squared norm of the weights.
+        drift: Quadratic form that is added to the penalty, float64 (F, F).
 
     Returns:
         float64 (F,).
     """
-    return _fit(features, grades, penalty)[0]
+    ridge = penalty * np.eye(features.shape[1])
+    return _fit(features, grades, ridge if drift is None else ridge + drift)[0]
 
 
 def fit_calibration(scores: FloatArray, grades: IntArray) -> tuple[float, FloatArray]:
     """Slope and cut points of P(grade ≥ k) = σ(slope·score − cut_k), from scores the weights did not see."""
-    weight, cuts = _fit(scores[:, None], grades, 0.0)
+    weight, cuts = _fit(scores[:, None], grades, np.zeros((1, 1)))
     return float(weight[0]), cuts
 
 
-def _fit(features: FloatArray, grades: IntArray, penalty: float) -> tuple[FloatArray, FloatArray]:
+def _fit(features: FloatArray, grades: IntArray, penalty: FloatArray) -> tuple[FloatArray, FloatArray]:
     inputs, targets = torch.from_numpy(features), torch.from_numpy(grades)
-    model = _ProportionalOdds(features.shape[1])
+    form = torch.from_numpy(penalty)
+    model = _ProportionalOdds(features.shape[1], int(grades.max()))
     optimiser = torch.optim.LBFGS(model.parameters(), max_iter=300, line_search_fn="strong_wolfe")
 
     def closure() -> float:
         optimiser.zero_grad()
-        loss = (
-            ordinal_loss(inputs @ model.weight, model.cuts(), targets) + penalty * model.weight.square().sum()
-        )
+        loss = ordinal_loss(inputs @ model.weight, model.cuts(), targets)
+        loss = loss + model.weight @ form @ model.weight
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return loss.item()
 
@@ -100,24 +115,49 @@ def _fit(features: FloatArray, grades: IntArray, penalty: float) -> tuple[FloatA
 
 
 def out_of_fold_scores(
-    features: FloatArray, grades: IntArray, groups: Sequence[int], penalty: float, config: HeadConfig
+    features: FloatArray,
+    grades: IntArray,
+    groups: Sequence[int] | IntArray,
+    penalty: float,
+    config: HeadConfig,
 ) -> FloatArray:
-    """Score of each photograph by weights fitted on the other folds, float64 (N,)."""
+    """Score of each photograph by weights fitted on the other folds.
+
+    Args:
+        features: float64 (V, N, F); version 0 is the photograph itself, the others are degraded.
+        grades: int64 (N,).
+        groups: Look-alike group of each photograph.
+        penalty: Ridge penalty.
+        config: Settings.
+
+    Returns:
+        float64 (N,).
+    """
     scores = np.empty(len(grades))
     folds = StratifiedGroupKFold(config.folds, shuffle=True, random_state=config.seed)
-    for seen, unseen in folds.split(features, grades, np.asarray(groups)):
-        mean, scale = _moments(features[seen])
-        weights = fit_weights((features[seen] - mean) / scale, grades[seen], penalty)
-        scores[unseen] = (features[unseen] - mean) / scale @ weights
+    for seen, unseen in folds.split(features[0], grades, np.asarray(groups)):
+        mean, scale, weights = _standardised_fit(features[:, seen], grades[seen], penalty, config.invariance)
+        scores[unseen] = (features[0, unseen] - mean) / scale @ weights
     return scores
 
 
-def fit_head(features: FloatArray, grades: IntArray, groups: Sequence[int], config: HeadConfig) -> FittedHead:
-    """Fit weights on all photographs given; penalty, calibration and thresholds on out-of-fold scores.
+@dataclass(frozen=True)
+class CalibratedHead:
+    """A fitted head, the penalty that was chosen and the out-of-fold scores that calibrated it."""
+
+    head: OrdinalHead
+    penalty: float
+    scores: FloatArray
+
+
+def fit_calibrated(
+    features: FloatArray, grades: IntArray, groups: Sequence[int] | IntArray, config: HeadConfig
+) -> CalibratedHead:
+    """Fit weights on all photographs given; choose the penalty and calibrate on out-of-fold scores.
 
     Args:
-        features: float64 (N, F) of training and validation photographs; never of the held-out test.
-        grades: int64 (N,).
+        features: float64 (V, N, F) of training and validation photographs; never of the held-out test.
+        grades: int64 (N,), 0 up to the number of cuts.
         groups: Look-alike group of each photograph.
         config: Settings.
     """
@@ -126,28 +166,67 @@ def fit_head(features: FloatArray, grades: IntArray, groups: Sequence[int], conf
     }
     losses = {penalty: _calibrated_loss(scores, grades) for penalty, scores in trials.items()}
     penalty = min(losses, key=lambda trial: losses[trial])
-    scores = trials[penalty]
-    slope, cuts = fit_calibration(scores, grades)
-    mean, scale = _moments(features)
-    head = OrdinalHead(features.shape[1])
+    slope, cuts = fit_calibration(trials[penalty], grades)
+    mean, scale, weights = _standardised_fit(features, grades, penalty, config.invariance)
+    head = OrdinalHead(features.shape[2], len(cuts))
     head.mean.copy_(torch.from_numpy(mean))
     head.scale.copy_(torch.from_numpy(scale))
-    head.weight.copy_(torch.from_numpy(fit_weights((features - mean) / scale, grades, penalty)))
+    head.weight.copy_(torch.from_numpy(weights))
     head.slope.fill_(slope)
     head.cuts.copy_(torch.from_numpy(cuts))
+    return CalibratedHead(head, penalty, trials[penalty])
+
+
+def fit_head(
+    features: FloatArray, grades: IntArray, groups: Sequence[int] | IntArray, config: HeadConfig
+) -> FittedHead:
+    """The retinopathy head with its thresholds; arguments as ``fit_calibrated``, grades 0 to 4."""
+    fitted = fit_calibrated(features, grades, groups, config)
+    head, scores = fitted.head, fitted.scores
     levels = choose_levels(scores, grades, config.sensitivity)
+    slope, cuts = float(head.slope), head.cuts.numpy()
     thresholds = [
         float(1.0 / (1.0 + np.exp(cut - slope * level))) for cut, level in zip(cuts, levels, strict=True)
     ]
     referable, stated = grades >= REFERABLE, np.searchsorted(levels, scores, side="right")
     figures = {
-        "penalty": penalty,
+        "penalty": fitted.penalty,
         "auc_referable": float(roc_auc_score(referable, scores)),
         "sensitivity": float((scores[referable] >= levels[1]).mean()),
         "specificity": float((scores[~referable] < levels[1]).mean()),
         "quadratic_kappa": quadratic_kappa(grades, stated),
     }
     return FittedHead(head, (thresholds[0], thresholds[1], thresholds[2], thresholds[3]), figures)
+
+
+def fit_oedema(
+    features: FloatArray, risks: IntArray, groups: Sequence[int] | IntArray, config: HeadConfig
+) -> tuple[OrdinalHead, dict[str, float]]:
+    """The macular-oedema head and its out-of-fold figures.
+
+    Args:
+        features: float64 (V, N, F).
+        risks: Risk of macular oedema, int64 (N,), 0 to ``OEDEMA_RISKS``.
+        groups: Look-alike group of each photograph.
+        config: Settings.
+    """
+    fitted = fit_calibrated(features, risks, groups, config)
+    return fitted.head, {
+        "penalty": fitted.penalty,
+        "auc_any": float(roc_auc_score(risks >= 1, fitted.scores)),
+        "auc_high": float(roc_auc_score(risks >= OEDEMA_RISKS, fitted.scores)),
+    }
+
+
+def _standardised_fit(
+    features: FloatArray, grades: IntArray, penalty: float, invariance: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Mean and scale of the photographs' features, and weights that rest on what degradation leaves."""
+    photographs = features[0]
+    mean, scale = photographs.mean(axis=0), np.maximum(photographs.std(axis=0), 1e-3)
+    change = ((features[1:] - photographs) / scale).reshape(-1, photographs.shape[1])
+    drift = invariance * change.T @ change / max(1, len(change))
+    return mean, scale, fit_weights((photographs - mean) / scale, grades, penalty, drift)
 
 
 def choose_levels(scores: FloatArray, grades: IntArray, sensitivity: float) -> FloatArray:
@@ -182,7 +261,3 @@ def _calibrated_loss(scores: FloatArray, grades: IntArray) -> float:
     return float(
         ordinal_loss(torch.from_numpy(slope * scores), torch.from_numpy(cuts), torch.from_numpy(grades))
     )
-
-
-def _moments(features: FloatArray) -> tuple[FloatArray, FloatArray]:
-    return features.mean(axis=0), np.maximum(features.std(axis=0), 1e-3)

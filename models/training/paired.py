@@ -56,7 +56,7 @@ class PairedTraining:
 
         Args:
             first: Pictures of the incoming camera.
-            truth: The same pictures by the labelled camera, same windows and mirroring.
+            truth: The same pictures by the labelled camera.
         """
         with self.engine.autocast():
             made = self.translator.translate(self.generator, first).batch
@@ -125,7 +125,7 @@ def train_paired(
     reduced = first.shape[1] // config.scale
     samplers = [StyleSampler(pictures, reduced, config.crop) for pictures in (first, truth)]
     while training.step < config.steps:
-        # Both draw from the same seed: the same eyes, windows and mirroring.
+        # Both draw from the same seed: the same eyes, and windows.
         seed = training.engine.seed(config.seed, training.step)
         batches = [sampler.draw(np.random.default_rng(seed), config.batch) for sampler in samplers]
         terms = training.update(*(batch.to(training.engine.device) for batch in batches))

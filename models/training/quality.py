@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -21,6 +22,7 @@ from models.preprocess import Uint8Image, find_field, prepare
 from models.training.data import read_rgb
 from models.training.lesions import Progress
 from models.training.negatives import random_negative
+from models.training.perturb import degraded
 
 GRADABLE = "gradable"
 """The kind of a positive; a negative's kind is the name of what made it."""
@@ -33,6 +35,7 @@ class QualityConfig:
     Attributes:
         negatives: Negatives drawn per photograph.
         cameras: Simulated cameras that take each photograph, besides the real one.
+        translated: Versions of each photograph as an adapter could hand it on.
         steps: Optimiser steps.
         batch: Pictures a step.
         learning_rate: Peak of a one-cycle schedule (AdamW).
@@ -44,6 +47,7 @@ class QualityConfig:
 
     negatives: int = 6
     cameras: int = 2
+    translated: int = 1
     steps: int = 900
     batch: int = 32
     learning_rate: float = 4e-3
@@ -71,7 +75,7 @@ class QualitySet:
 def quality_set(
     paths: Sequence[Path], size: int, config: QualityConfig, seed: int, progress: Progress
 ) -> QualitySet:
-    """Positives: photographs, and as simulated cameras take them. Negatives: ``random_negative`` of those."""
+    """Photographs, as cameras take and adapters hand them on; negatives: ``random_negative`` of those."""
     planes: list[npt.NDArray[np.float16]] = []
     kinds: list[str] = []
     for index, path in enumerate(paths):
@@ -98,7 +102,19 @@ def _positives(
         source = _narrowed(rgb, rng) if rng.random() < 1 / 3 else rgb
         taken = simulate(source, varied_camera(rng), int(rng.integers(2**31)))
         pictures.append(prepare(taken, size).tensor)
-    return pictures
+    return pictures + [_translated(pictures[0], rng) for _ in range(config.translated)]
+
+
+def _translated(picture: Uint8Image, rng: np.random.Generator) -> Uint8Image:
+    """What an adapter hands on: a poorer camera's photograph with its detail amplified or smoothed.
+
+    Without such positives an adapter that sharpens would have its photographs refused.
+    """
+    colours = degraded(picture, rng)[..., :3].astype(np.float32)
+    detail = colours - cv2.GaussianBlur(colours, (0, 0), 1.0)
+    levels = (colours + rng.uniform(-0.6, 1.2) * detail) * rng.uniform(0.85, 1.15, 3)
+    inside = picture[..., 3:] > 0
+    return np.dstack([np.clip(np.round(levels), 0, 255).astype(np.uint8) * inside, picture[..., 3]])
 
 
 def varied_camera(rng: np.random.Generator) -> SimulatedCamera:

@@ -14,18 +14,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.metrics import roc_auc_score
 
 from models.bundle import Bundle
 from models.cameras import CAMERAS, SimulatedCamera, simulate
-from models.networks.classifier import FundusClassifier
-from models.networks.features import LesionTrunk, split_rgba
+from models.networks.classifier import FundusClassifier, OrdinalHead
+from models.networks.features import LesionTrunk
 from models.networks.quality import QualityNetwork
 from models.preprocess import prepare
 from models.training import data, evaluate, quality
 from models.training.adapter import AdapterConfig, train_adapter
 from models.training.engine import Engine
 from models.training.export import export_classifier
-from models.training.grading import HeadConfig, fit_head
+from models.training.grading import OEDEMA_RISKS, HeadConfig, fit_head, fit_oedema
+from models.training.head_features import head_features
 from models.training.lesions import LesionConfig, Progress, load_lesion_set, train_trunk
 from models.training.publish import publish
 from models.training.recipes import export_trained
@@ -49,8 +51,8 @@ class ReferenceConfig:
 
     size: int = 512
     seed: int = 0
-    adapted: tuple[str, ...] = ("blue", "soft")
-    unadapted: tuple[str, ...] = ("pale", "dusk")
+    adapted: tuple[str, ...] = tuple(CAMERAS)
+    unadapted: tuple[str, ...] = ()
     lesions: LesionConfig = field(default_factory=LesionConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     quality: quality.QualityConfig = field(default_factory=quality.QualityConfig)
@@ -90,6 +92,11 @@ class ReferenceData:
     def grades(self) -> npt.NDArray[np.int64]:
         """Grades of all photographs, int64 (N,)."""
         return np.array([photo.grade for photo in self.photographs], dtype=np.int64)
+
+    @cached_property
+    def oedema(self) -> npt.NDArray[np.int64]:
+        """Risk of macular oedema of all photographs, int64 (N,); -1 where nothing is said of it."""
+        return np.array([-1 if p.oedema is None else p.oedema for p in self.photographs], dtype=np.int64)
 
 
 class ReferenceRun:
@@ -134,7 +141,7 @@ class ReferenceRun:
     def trunk(self) -> LesionTrunk:
         """Stage 1: the lesion trunk."""
         config = self.config.lesions
-        lesions = load_lesion_set(self.data.lesions, self.config.size)
+        lesions = load_lesion_set(self.data.lesions, self.config.size, config.versions, config.seed)
         return train_trunk(lesions, config, self.out / "trunk.pt", self.progress, self.engine)
 
     def classifier(self, trunk: LesionTrunk) -> None:
@@ -143,10 +150,18 @@ class ReferenceRun:
             return
         network = FundusClassifier(self.config.size).eval()
         network.trunk = trunk
+        features = head_features(
+            network,
+            self.data.pictures,
+            self.config.head.versions,
+            kept=self.out / "features.npy",
+            progress=self.progress,
+        )
         chosen = self.data.indices("train", "validation")
-        groups = [self.data.groups[index] for index in chosen]
-        fitted = fit_head(self._features(network, chosen), self.data.grades[chosen], groups, self.config.head)
+        grades, groups = self.data.grades, np.array(self.data.groups)
+        fitted = fit_head(features[:, chosen], grades[chosen], groups[chosen], self.config.head)
         network.head = fitted.head
+        network.oedema, oedema_figures = self._oedema(features)
         network.quality, quality_figures = self._quality()
         path = self.bundle / "classifier.onnx"
         parity = export_classifier(network.eval(), path, self.data.pictures[:4])
@@ -158,7 +173,14 @@ class ReferenceRun:
             "referable_sensitivity_aimed_at": self.config.head.sensitivity,
         }
         head = {"thresholds": list(fitted.thresholds), "calibration": calibration, "parity": parity}
-        content = {"head": head, "out_of_fold": fitted.out_of_fold, "quality": quality_figures}
+        content = {
+            "head": head,
+            "out_of_fold": fitted.out_of_fold,
+            # Of the recipe, on all photographs: the head that is exported never saw the held-out ones.
+            "cross_validated": fit_head(features, grades, groups, self.config.head).out_of_fold,
+            "macular_oedema": oedema_figures,
+            "quality": quality_figures,
+        }
         write_json(self.out / "classifier.json", content)
 
     def adapter(self, camera: SimulatedCamera, trunk: LesionTrunk) -> None:
@@ -219,14 +241,22 @@ class ReferenceRun:
         count = len(photographs)
         return ReferenceData(photographs, lesions, pictures[:count], groups[:count], parts)
 
-    def _features(self, network: FundusClassifier, chosen: list[int]) -> npt.NDArray[np.float64]:
-        rows = []
-        with torch.inference_mode():
-            for done, index in enumerate(chosen):
-                rgb, mask = split_rgba(torch.from_numpy(self.data.pictures[index : index + 1]))
-                rows.append(network.features(rgb, mask)[0].numpy())
-                self.progress("lesion summaries", done + 1, len(chosen), {})
-        return np.concatenate(rows).astype(np.float64)
+    def _oedema(self, features: npt.NDArray[np.float64]) -> tuple[OrdinalHead, dict[str, float]]:
+        """The macular-oedema head; where no photograph says anything of it, one that knows nothing."""
+        risks = self.data.oedema
+        told = risks >= 0
+        chosen = np.array(self.data.indices("train", "validation"))
+        seen = chosen[told[chosen]]
+        if len(np.unique(risks[seen])) <= OEDEMA_RISKS:
+            return OrdinalHead(features.shape[2], OEDEMA_RISKS), {"photographs": 0.0}
+        groups = np.array(self.data.groups)
+        head, figures = fit_oedema(features[:, seen], risks[seen], groups[seen], self.config.head)
+        unseen = np.array([index for index in self.data.indices("test") if told[index]], dtype=np.int64)
+        if len(unseen):
+            scores = head.score(torch.from_numpy(features[0, unseen]).float()).numpy()
+            figures["held_out_auc_any"] = float(roc_auc_score(risks[unseen] >= 1, scores))
+            figures["held_out_auc_high"] = float(roc_auc_score(risks[unseen] >= OEDEMA_RISKS, scores))
+        return head, {"photographs": float(len(seen)), **figures}
 
     def _quality(self) -> tuple[QualityNetwork, dict[str, float]]:
         sets = {part: self._quality_set(seed, part) for seed, part in enumerate(data.PARTS)}

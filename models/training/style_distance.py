@@ -56,8 +56,12 @@ class StyleDistances:
 
 def sample(pictures: Pictures, count: int = SAMPLE) -> Pictures:
     """At most ``count`` pictures, evenly spread, uint8 (n, S, S, 4)."""
-    chosen = np.linspace(0, len(pictures) - 1, min(count, len(pictures))).round().astype(int)
-    return np.asarray(pictures[chosen])
+    return np.asarray(pictures[spread(len(pictures), count)])
+
+
+def spread(count: int, most: int) -> npt.NDArray[np.int64]:
+    """At most ``most`` of the places 0 to ``count`` - 1, evenly spread, int64 (n,)."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
 
 
 def style_distances(

@@ -83,7 +83,9 @@ class Translation:
 
 
 class StyleSampler:
-    """Draws batches of one style with mirrored pictures and one crop window a batch.
+    """Draws batches of one style, with one crop window a batch.
+
+    Pictures are not mirrored: a camera's light need not be symmetrical, and its fixed part is learnt.
 
     Args:
         pictures: uint8 (N, S, S, 4).
@@ -102,20 +104,10 @@ class StyleSampler:
         size = self._pictures.shape[1]
         cells = (size - self._crop) // _CELL
         top, left = (int(value) * _CELL for value in rng.integers(1, max(2, cells), 2))
-        flips = tuple(axis for axis in (1, 2) if rng.integers(2))
-        crop, crop_mask = split_rgba(torch.from_numpy(self._crops(chosen, flips, top, left)))
-        small = self._reduced[torch.from_numpy(chosen)].flip([axis + 1 for axis in flips])
+        window = self._pictures[chosen, top : top + self._crop, left : left + self._crop]
+        crop, crop_mask = split_rgba(torch.from_numpy(np.ascontiguousarray(window)))
+        small = self._reduced[torch.from_numpy(chosen)]
         return StyleBatch(small[:, :3], small[:, 3:], crop * crop_mask, crop_mask, top, left)
-
-    def _crops(
-        self, chosen: npt.NDArray[np.int64], flips: tuple[int, ...], top: int, left: int
-    ) -> npt.NDArray[np.uint8]:
-        """The window of the mirrored pictures, uint8 (N, c, c, 4)."""
-        size, side = self._pictures.shape[1], self._crop
-        row = size - top - side if 1 in flips else top
-        column = size - left - side if 2 in flips else left
-        window = self._pictures[chosen, row : row + side, column : column + side]
-        return np.ascontiguousarray(np.flip(window, flips))
 
 
 def _reduce(pictures: npt.NDArray[np.uint8], reduced: int) -> Tensor:

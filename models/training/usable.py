@@ -13,7 +13,7 @@ from models.errors import NoFieldOfViewError
 from models.preprocess import prepare
 from models.training.data import DataError, look_alike_groups, read_folder, read_rgb, signature
 from models.training.progress import Progress
-from models.training.style_distance import sample
+from models.training.style_distance import spread
 
 MINIMUM = 20
 """Usable photographs of each style under which no adapter is trained."""
@@ -151,9 +151,11 @@ def _about_both(first: Style, second: Style) -> Iterator[str]:
         )
     alike = shared_eyes(first, second)
     if alike:
+        named = ", ".join(f"{ours} and {theirs}" for ours, theirs in alike[:_NAMED])
+        more = f" and {len(alike) - _NAMED} more" if len(alike) > _NAMED else ""
         yield (
-            f"{_photographs(alike)} of the new camera may show the same eye as one of the labelled camera: "
-            "no eye may be in both folders. Remove these from one of them and train again."
+            f"{_photographs(len(alike))} of the new camera may show the same eye as one of the labelled camera "
+            f"({named}{more}): no eye may be in both folders. Remove these from one of them and train again."
         )
 
 
@@ -161,12 +163,17 @@ def _photographs(count: int) -> str:
     return "1 photograph" if count == 1 else f"{count} photographs"
 
 
-def shared_eyes(first: Style, second: Style) -> int:
-    """How many first-style photographs look like one of the second style, see ``look_alike_groups``.
+def shared_eyes(first: Style, second: Style) -> list[tuple[str, str]]:
+    """Names of first-style photographs, each with a second-style one that looks like it.
 
-    Of either style 300 are looked at, evenly spread over the folder: the time grows with the square.
+    Likeness is that of ``look_alike_groups``. Of either style 300 are looked at, evenly spread over the folder:
+    the time grows with the square.
     """
-    ours, theirs = (sample(each.pictures, _LOOKED_AT) for each in (first, second))
-    groups = look_alike_groups(np.stack([signature(picture) for picture in (*ours, *theirs)]))
-    count = len(ours)
-    return sum(group in set(groups[count:]) for group in groups[:count])
+    chosen = [spread(len(style.names), _LOOKED_AT) for style in (first, second)]
+    ours, theirs = (
+        [style.names[i] for i in each] for style, each in zip((first, second), chosen, strict=True)
+    )
+    pictures = [*first.pictures[chosen[0]], *second.pictures[chosen[1]]]
+    groups = look_alike_groups(np.stack([signature(picture) for picture in pictures]))
+    twins = dict(zip(groups[len(ours) :], theirs, strict=True))
+    return [(name, twins[group]) for name, group in zip(ours, groups, strict=False) if group in twins]

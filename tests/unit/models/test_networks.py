@@ -64,12 +64,14 @@ def test_lesions_are_counted_and_measured() -> None:
     logits[0, 1, 10:13, 10:13] = torch.tensor([[8.0, 9.0, 8.0], [9.0, 12.0, 9.0], [8.0, 9.0, 8.0]])
     logits[0, 1, 40:43, 40:43] = torch.tensor([[8.0, 9.0, 8.0], [9.0, 12.0, 9.0], [8.0, 9.0, 8.0]])
     # When they are summarised
-    numbers, lesions = LesionSummary()(logits, torch.ones(1, 1, SIZE, SIZE))
+    numbers, lesions = LesionSummary(SIZE)(logits, torch.ones(1, 1, SIZE, SIZE))
     # Then the areas are 18 px each, the sum 18, the count 2, all as ln(1 + n), and the other kinds are 0
-    by_summary = numbers[0].reshape(6, 4)
+    by_summary = numbers[0].reshape(7, 4)
     assert torch.allclose(by_summary[:4, 1].exp() - 1, torch.full((4,), 18.0), atol=0.02)
     assert float(by_summary[4, 1].exp() - 1) == pytest.approx(2.0, abs=1e-4)
     assert float(by_summary[5, 1]) == pytest.approx(9 / 16, abs=0.01)
+    # Three pixels of the second, (40, 40) to (41, 40), lie within a fifth of the side from the centre
+    assert float(by_summary[6, 1].exp() - 1) == pytest.approx(3.0, abs=0.02)
     assert not by_summary[:, [0, 2, 3]].round(decimals=4).any()
     assert lesions.shape == (1, 4, SIZE, SIZE)
 
@@ -81,7 +83,7 @@ def test_exudates_do_not_count_on_the_optic_disc_and_nothing_counts_outside_the_
     logits[0, 0, 50:60, 50:60] = 10.0
     mask = torch.ones(1, 1, SIZE, SIZE)
     mask[..., 48:, 48:] = 0.0
-    numbers, _ = LesionSummary()(logits, mask)
+    numbers, _ = LesionSummary(SIZE)(logits, mask)
     assert float(numbers.abs().max()) < 0.01
 
 
@@ -106,9 +108,11 @@ def test_the_head_is_the_proportional_odds_formula() -> None:
 def test_the_classifier_keeps_the_contract() -> None:
     classifier = FundusClassifier(SIZE).eval()
     with torch.inference_mode():
-        cumulative, quality, activation = classifier(picture(3))
+        cumulative, quality, activation, oedema = classifier(picture(3))
     assert (cumulative.shape, quality.shape, activation.shape) == ((3, 4), (3, 1), (3, 4, 16, 16))
     assert activation.dtype == torch.uint8
+    assert oedema.shape == (3, 2)
+    assert bool((oedema.diff(dim=1) <= 0).all())
     assert 0.0 <= float(quality.min()) <= float(quality.max()) <= 1.0
 
 

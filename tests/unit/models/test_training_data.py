@@ -17,7 +17,7 @@ from models.training.data import (
     lesion_masks,
     look_alike_groups,
     read_folder,
-    read_grades,
+    read_labels,
     read_lesions,
     read_rgb,
     signature,
@@ -34,7 +34,17 @@ def write(path: Path, picture: Picture) -> Path:
 def test_grades_are_read_from_the_first_two_columns(tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("\ufeffImage name,Retinopathy grade,Risk\nA_1,3,2,,\nA_2.jpg,0,0\n\n", encoding="utf-8")
-    assert read_grades(labels) == {"A_1": 3, "A_2": 0}
+    assert read_labels(labels).grades == {"A_1": 3, "A_2": 0}
+    assert read_labels(labels).oedema == {}
+
+
+def test_macular_oedema_is_read_where_the_heading_names_it(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("Image name,Retinopathy grade,Risk of macular edema ,,\nA_1,3,2,,\nA_2,0,,\n")
+    assert read_labels(labels).oedema == {"A_1": 2}
+    labels.write_text("name,grade,macular oedema\nA_1,3,3\n")
+    with pytest.raises(DataError, match="macular oedema '3'; expected 0 to 2"):
+        read_labels(labels)
 
 
 @pytest.mark.parametrize("content", ["name,grade\nA,5\n", "name,grade\nA,\n", "name,grade\n"])
@@ -42,7 +52,7 @@ def test_a_grade_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text(content)
     with pytest.raises(DataError, match=r"labels\.csv"):
-        read_grades(labels)
+        read_labels(labels)
 
 
 def test_a_folder_is_listed_with_its_grades(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from models.training.grading import (
     choose_levels,
     fit_calibration,
     fit_head,
+    fit_oedema,
     out_of_fold_scores,
     quadratic_kappa,
 )
@@ -50,7 +51,7 @@ def test_calibration_finds_slope_and_cuts_again() -> None:
 
 def test_the_fitted_head_ranks_reaches_its_sensitivity_and_orders_its_thresholds() -> None:
     features, grades = graded()
-    fitted = fit_head(features, grades, list(range(len(grades))), CONFIG)
+    fitted = fit_head(features[None], grades, list(range(len(grades))), CONFIG)
     assert fitted.out_of_fold["auc_referable"] > 0.85
     assert fitted.out_of_fold["sensitivity"] >= 0.9
     # Referable ⇔ grade ≥ 2 whatever the score: levels of the score that the thresholds stand for ascend.
@@ -65,8 +66,29 @@ def test_no_photograph_is_scored_by_weights_that_saw_it_or_its_look_alike() -> N
     rng = np.random.default_rng(0)
     features = np.repeat(rng.normal(size=(60, 30)), 2, axis=0)
     grades = np.repeat(rng.integers(0, 5, 60), 2)
-    scores = out_of_fold_scores(features, grades, [index // 2 for index in range(120)], 0.001, CONFIG)
+    scores = out_of_fold_scores(features[None], grades, [index // 2 for index in range(120)], 0.001, CONFIG)
     assert abs(np.corrcoef(scores, grades)[0, 1]) < 0.35
+
+
+def test_weights_rest_on_what_degradation_leaves() -> None:
+    # Given two features that tell the grade alike, of which the second is lost in degraded versions
+    features, grades = graded(400)
+    features[:, 1] = features[:, 0]
+    worse = features.copy()
+    worse[:, 1] = np.random.default_rng(5).normal(size=400)
+    groups = list(range(400))
+    fragile = fit_head(features[None], grades, groups, CONFIG).head.weight
+    robust = fit_head(np.stack([features, worse, worse]), grades, groups, CONFIG).head.weight
+    assert float(fragile[1] / fragile[0]) == pytest.approx(1.0, abs=0.1)
+    assert abs(float(robust[1] / robust[0])) < 0.5
+
+
+def test_the_oedema_head_ranks_its_risks() -> None:
+    features, grades = graded(400)
+    risks = np.searchsorted([1, 3], grades, side="right").astype(np.int64)
+    head, figures = fit_oedema(features[None], risks, list(range(400)), CONFIG)
+    assert head.cuts.shape == (2,)
+    assert min(figures["auc_any"], figures["auc_high"]) > 0.8
 
 
 def test_the_referable_level_is_the_highest_that_reaches_the_sensitivity() -> None:
