@@ -154,8 +154,9 @@ def _about_both(first: Style, second: Style) -> Iterator[str]:
         named = ", ".join(f"{ours} and {theirs}" for ours, theirs in alike[:_NAMED])
         more = f" and {len(alike) - _NAMED} more" if len(alike) > _NAMED else ""
         yield (
-            f"{_photographs(len(alike))} of the new camera may show the same eye as one of the labelled camera "
-            f"({named}{more}): no eye may be in both folders. Remove these from one of them and train again."
+            f"{_photographs(len(alike))} of the new camera may show the same eye as one of the labelled "
+            f"camera ({named}{more}): no eye may be in both folders. Remove these from one of them and train "
+            "again."
         )
 
 
@@ -166,8 +167,8 @@ def _photographs(count: int) -> str:
 def shared_eyes(first: Style, second: Style) -> list[tuple[str, str]]:
     """Names of first-style photographs, each with a second-style one that looks like it.
 
-    Likeness is that of ``look_alike_groups``. Of either style 300 are looked at, evenly spread over the folder:
-    the time grows with the square.
+    Likeness is that of ``look_alike_groups``. Of either style 300 are looked at, evenly spread over the
+    folder: the time grows with the square.
     """
     chosen = [spread(len(style.names), _LOOKED_AT) for style in (first, second)]
     ours, theirs = (

@@ -150,6 +150,7 @@ def test_folders_that_differ_in_field_or_share_eyes_are_said(tmp_path: Path) -> 
     assert "Only 4 photographs of the new camera" in said
     assert "The fields differ" in said
     assert "2 photographs of the new camera may show the same eye" in said
+    assert "(E02.png and E02.png, E03.png and E03.png)" in said
     assert "enlarged" in " ".join(style_warnings(first, second, 512))
     # And between folders that are alike and share nobody, only their size is said
     other = style(eyes(tmp_path / "other", range(10, 14), height=170))
