@@ -36,6 +36,16 @@ LABELS = (
 ACTIVATIONS = ("microaneurysms", "haemorrhages", "hard exudates", "soft exudates")
 VERSION = "0.1.0"
 TRAINING_CAMERA = "kowa-vx-10"
+FIGURES = (
+    "photographs",
+    "out_of_fold",
+    "cross_validated",
+    "held_out",
+    "macular_oedema",
+    "quality",
+    "cameras",
+)
+"""What of a run's results the manifest keeps."""
 CARD = Path(__file__).parent / "model_card.md"
 """Template of the model card, filled with the figures of a run."""
 
@@ -71,9 +81,7 @@ def publish(folder: Path, size: int, fingerprint: str, results: Mapping[str, Any
         training_camera=TRAINING_CAMERA,
         adapters=adapters,
         calibration=head["calibration"],
-        figures={
-            name: results[name] for name in ("photographs", "out_of_fold", "held_out", "quality", "cameras")
-        },
+        figures={name: results[name] for name in FIGURES},
     )
     (folder / "MODEL_CARD.md").write_text(model_card(results), encoding="utf-8")
     return seal_bundle(folder, manifest)
@@ -82,6 +90,7 @@ def publish(folder: Path, size: int, fingerprint: str, results: Mapping[str, Any
 def model_card(results: Mapping[str, Any]) -> str:
     """The model card in Markdown, with the figures of this run."""
     counts, held_out, quality = results["photographs"], results["held_out"], results["quality"]
+    crossed, oedema = results["cross_validated"], results["macular_oedema"]
     return CARD.read_text(encoding="utf-8").format(
         train=counts["train"],
         validation=counts["validation"],
@@ -99,12 +108,28 @@ def model_card(results: Mapping[str, Any]) -> str:
         oof_auc=results["out_of_fold"]["auc_referable"],
         oof_sensitivity=results["out_of_fold"]["sensitivity"],
         oof_specificity=results["out_of_fold"]["specificity"],
+        cv_auc=crossed["auc_referable"],
+        cv_kappa=crossed["quadratic_kappa"],
+        oedema=_oedema_sentence(oedema),
         minimum=quality["minimum"],
         refused=quality["gradable_refused"],
         accepted=quality["ungradable_accepted"],
         quality_auc=quality["auc"],
         table=_camera_table(results["cameras"]),
     )
+
+
+def _oedema_sentence(figures: Mapping[str, float]) -> str:
+    if not figures["photographs"]:
+        return "No photograph was labelled for macular oedema: that output knows nothing."
+    sentence = (
+        f"Risk of macular oedema (not used by the worker): out of fold AUC {figures['auc_any']:.3f} for any, "
+        f"{figures['auc_high']:.3f} for the highest risk"
+    )
+    if "held_out_auc_any" in figures:
+        held_out = f"{figures['held_out_auc_any']:.3f} and {figures['held_out_auc_high']:.3f}"
+        sentence += f"; held out {held_out}"
+    return sentence + "."
 
 
 def _camera_table(cameras: Mapping[str, Any]) -> str:

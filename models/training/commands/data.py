@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ import typer
 
 from models.cameras import CAMERAS, SimulatedCamera
 from models.cameras import simulate as simulated
-from models.training import data
+from models.training import camera_statistics, data
 from models.training.commands.options import Seed, foreseen
 from models.training.progress import ProgressBars
 
@@ -49,6 +50,20 @@ def simulate(
             if not cv2.imwrite(str(file), taken[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98]):
                 raise typer.BadParameter(f"{file} cannot be written")
             progress("simulated", index + 1, len(photographs), {})
+
+
+@app.command()
+def statistics(
+    images: Annotated[Path, typer.Argument(help="Folder of photographs of one camera.", exists=True)],
+    limit: Annotated[int, typer.Option(help="Photographs at most, evenly chosen.", min=1)] = 80,
+) -> None:
+    """Print what a camera's photographs look like: colour, light and sharpness inside the field, as JSON."""
+    with foreseen(), ProgressBars() as progress:
+        photographs = data.read_folder(images)
+        chosen = photographs[:: max(1, len(photographs) // limit)][:limit]
+        found = camera_statistics.of_folder([photograph.path for photograph in chosen], progress)
+    rounded = {name: round(value, 3) for name, value in dataclasses.asdict(found).items()}
+    typer.echo(json.dumps({"photographs": len(chosen), **rounded}, indent=2))
 
 
 def _named(name: str | None) -> SimulatedCamera:
