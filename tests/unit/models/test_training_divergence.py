@@ -35,7 +35,7 @@ from models.training.run import read_json
 from models.training.watching import WatchConfig
 
 SIZE = 64
-CONFIG = AdapterConfig(scale=2, crop=32, steps=4, batch=2, checkpoint_every=2)
+CONFIG = AdapterConfig(from_statistics=False, scale=2, crop=32, steps=4, batch=2, checkpoint_every=2)
 Pictures = npt.NDArray[np.uint8]
 
 

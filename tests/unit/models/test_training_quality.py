@@ -40,10 +40,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> QualitySet:
     return quality_set(sorted(folder.glob("*.png")), 128, CONFIG, 0, lambda *_: None)
 
 
-def test_a_set_holds_each_photograph_its_cameras_and_its_negatives(pictures: QualitySet) -> None:
-    assert pictures.planes.shape == (8 * 5, PLANES, 32, 32)
+def test_a_set_holds_each_photograph_its_cameras_translations_and_negatives(pictures: QualitySet) -> None:
+    assert pictures.planes.shape == (8 * 6, PLANES, 32, 32)
     assert pictures.kinds is not None
-    assert pictures.gradable.sum() == 16
+    assert pictures.gradable.sum() == 24
     assert set(pictures.kinds[pictures.gradable]) == {GRADABLE}
     assert GRADABLE not in set(pictures.kinds[~pictures.gradable])
 
