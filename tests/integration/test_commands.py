@@ -37,6 +37,7 @@ COMMANDS = (
     ["cameras", "explain"],
     ["bundle", "show"],
     ["bundle", "verify"],
+    ["export-training-set"],
 )
 HEAVY = (
     "sqlalchemy",
