@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,7 @@ from models.training.styles import StyleSampler, Translator
 
 SIZE = 64
 CONFIG = AdapterConfig(
-    scale=2, crop=32, steps=60, batch=2, learning_rate=4e-3, cycle=1.0, identity=0.2, checkpoint_every=20
+    scale=2, crop=32, steps=60, batch=2, learning_rate=1e-3, cycle=1.0, checkpoint_every=20
 )
 Pictures = npt.NDArray[np.uint8]
 
@@ -66,6 +68,29 @@ def test_training_moves_the_first_style_towards_the_second(tmp_path: Path) -> No
     assert all(torch.equal(value, before[name]) for name, value in trunk.state_dict().items())
 
 
+def test_training_starts_where_statistics_of_the_styles_say() -> None:
+    # Given eyes by a camera that is darker and bluer, and other eyes by the labelled camera
+    first, second = style(range(6), (0.6, 0.9, 2.0)), style(range(6, 12), (1.0, 1.0, 1.0))
+    training = AdapterTraining(LesionTrunk(), SIZE, CONFIG)
+    training.start_from(first, second)
+    # Then, before any step, most of the colour difference is gone, in the averaged generator as well
+    for generator in (training.generator12, training.average.mean):
+        with torch.inference_mode():
+            rgb, mask = split_rgba(torch.from_numpy(first))
+            adapted = (rgb + generator(rgb, mask)).permute(0, 2, 3, 1).numpy() * 255
+        left = np.abs(adapted[first[..., 3] > 0].mean(axis=0) - mean_colour(second)).sum()
+        assert left < 0.3 * np.abs(mean_colour(first) - mean_colour(second)).sum()
+
+
+@pytest.mark.parametrize("settings", [{"from_statistics": False}, {"form": "additive"}])
+def test_other_starts_are_the_identity(settings: dict[str, Any]) -> None:
+    first, second = style(range(3), (0.6, 0.9, 2.0)), style(range(3, 6), (1.0, 1.0, 1.0))
+    training = AdapterTraining(LesionTrunk(), SIZE, dataclasses.replace(CONFIG, **settings))
+    training.start_from(first, second)
+    with torch.inference_mode():
+        assert not training.generator12(*split_rgba(torch.from_numpy(first))).any()
+
+
 def test_a_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     first, second = style(range(3), (0.6, 0.9, 2.0)), style(range(3, 6), (1.0, 1.0, 1.0))
     trunk = LesionTrunk()
@@ -103,7 +128,7 @@ def test_no_label_can_be_given_to_adapter_training() -> None:
 
 def test_one_alternation_updates_generators_and_discriminators() -> None:
     first, second = style(range(2), (0.6, 0.9, 2.0)), style(range(2, 4), (1.0, 1.0, 1.0))
-    training = AdapterTraining(LesionTrunk(), SIZE, CONFIG)
+    training = AdapterTraining(LesionTrunk(), SIZE, dataclasses.replace(CONFIG, identity=0.2))
     parts = ("generator12", "generator21", "discriminator1", "discriminator2")
     before = {name: [p.clone() for p in getattr(training, name).parameters()] for name in parts}
     rng = np.random.default_rng(0)

@@ -122,7 +122,7 @@ def test_the_step_s_cycle_term_is_zero_when_the_generators_undo_each_other(
     there: float, back: float, cycle: float
 ) -> None:
     # Given G12 that adds a constant and G21 that adds another: |there + back|, twice for the mirror
-    training = shifting(dataclasses.replace(SMALL, form="additive"), there, back)
+    training = shifting(dataclasses.replace(SMALL, form="additive", identity=1.0), there, back)
     terms = training.update(even(0.4), even(0.6))
     assert terms["cycle"] == pytest.approx(cycle, abs=1e-6)
     # And the identity term is |r12(x2)| + |r21(x1)|
