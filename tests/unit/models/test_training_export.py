@@ -14,7 +14,7 @@ from factories.fundus import Drawing, draw
 from models.networks.classifier import FundusClassifier
 from models.networks.generator import ResidualGenerator
 from models.preprocess import prepare
-from models.training.export import PARITY, ParityError, check_parity, export_classifier
+from models.training.export import CLASSIFIER_OUTPUTS, PARITY, ParityError, check_parity, export_classifier
 from models.training.recipes import export_run
 from models.training.run import write_json
 
@@ -38,8 +38,8 @@ def test_the_classifier_graph(tmp_path: Path) -> None:
     graph = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     together = graph.run(None, {"image": eyes(5)})
     alone = graph.run(None, {"image": eyes(5)[4:]})
-    assert [output.name for output in graph.get_outputs()] == ["cumulative", "quality", "activation"]
-    assert [array.shape for array in together] == [(5, 4), (5, 1), (5, 4, 16, 16)]
+    assert [output.name for output in graph.get_outputs()] == list(CLASSIFIER_OUTPUTS)
+    assert [array.shape for array in together] == [(5, 4), (5, 1), (5, 4, 16, 16), (5, 2)]
     assert together[0][4:] == pytest.approx(alone[0], abs=1e-5)
     assert len(np.unique(together[0])) > 5
     # And another network is recognised as another
