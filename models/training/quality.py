@@ -48,11 +48,11 @@ class QualityConfig:
     negatives: int = 6
     cameras: int = 2
     translated: int = 1
-    steps: int = 900
+    steps: int = 2400
     batch: int = 32
     learning_rate: float = 4e-3
     refused: float = 0.005
-    margin: float = 0.7
+    margin: float = 2.0
     gate: float = 0.0
     seed: int = 0
 
