@@ -34,7 +34,7 @@ LABELS = (
     "Proliferative diabetic retinopathy",
 )
 ACTIVATIONS = ("microaneurysms", "haemorrhages", "hard exudates", "soft exudates")
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 TRAINING_CAMERA = "kowa-vx-10"
 FIGURES = (
     "photographs",
