@@ -129,7 +129,7 @@ def won_message(window: int, step: int) -> str:
     """What to say of discriminators that have won."""
     return (
         f"the discriminators have won: for {window} steps up to {step} they were hardly ever wrong, so the "
-        "generators learn nothing from them. Lower discriminator_rate, or raise cycle and identity"
+        "generators learn nothing from them. Lower discriminator_rate, or raise cycle"
     )
 
 
@@ -148,7 +148,7 @@ def find_collapse(source: Tensor, translated: Tensor, mask: Tensor) -> str | Non
     if lost > CLAMPED:
         return (
             f"collapse: {lost:.0%} more of the translated pictures' values are clamped than of their "
-            "inputs'. Lower learning_rate, or raise identity"
+            "inputs'. Lower learning_rate"
         )
     before, after = _spread(source, mask), _spread(translated.clamp(0.0, 1.0), mask)
     if before > _GREY and after < ALIKE * before:

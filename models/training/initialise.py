@@ -21,11 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.networks.features import gaussian_kernel, split_rgba
+from models.networks.features import LocalContrast, gaussian_kernel, split_rgba
 from models.networks.generator import BASE, FINE_SIGMA
 
-_BACKGROUND = 25.0
-"""The background of local contrast is a Gaussian of S/25 px, as in ``LocalContrast``."""
 _POOL = 8
 _RIM = 9
 """Side in px of the neighbourhood that must lie inside the field for a pixel to count."""
@@ -60,7 +58,8 @@ def style_statistics(pictures: npt.NDArray[np.uint8], limit: int = 96) -> StyleS
         limit: Pictures that are looked at.
     """
     chosen = np.unique(np.linspace(0, len(pictures) - 1, min(limit, len(pictures))).astype(int))
-    total = torch.stack([_sums(np.asarray(pictures[index])) for index in chosen]).sum(0)
+    normalise = LocalContrast(pictures.shape[1])
+    total = torch.stack([_sums(np.asarray(pictures[index]), normalise) for index in chosen]).sum(0)
     spread = gaussian_kernel(1.0).double()
     reach = spread.shape[-1] // 2
     padded = functional.pad(total[:, None], (reach, reach, reach, reach), mode="replicate")
@@ -90,14 +89,12 @@ def fixed_part(first: StyleStatistics, second: StyleStatistics) -> Tensor:
     return torch.from_numpy(found[None]).float()
 
 
-def _sums(picture: npt.NDArray[np.uint8]) -> Tensor:
+def _sums(picture: npt.NDArray[np.uint8], normalise: LocalContrast) -> Tensor:
     """Sums over places of weight, colour, products of local contrast and of detail; (22, BASE, BASE)."""
     rgb, mask = split_rgba(torch.from_numpy(picture[None]))
-    rgb, size = rgb * mask, picture.shape[0]
+    rgb = rgb * mask
     core = 1.0 - functional.max_pool2d(1.0 - mask, _RIM, 1, _RIM // 2)
-    low = _smoothed(
-        functional.avg_pool2d(rgb, _POOL), functional.avg_pool2d(mask, _POOL), size / _BACKGROUND / _POOL
-    )
+    low = normalise.background(functional.avg_pool2d(rgb, _POOL), functional.avg_pool2d(mask, _POOL))
     background = functional.interpolate(low, scale_factor=float(_POOL), mode="bilinear", align_corners=False)
     coarse = _smoothed(rgb, mask, FINE_SIGMA)
     contrast, fine = (coarse - background) * core, (rgb - coarse) * core

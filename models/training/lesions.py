@@ -18,7 +18,7 @@ from models.training.data import LesionPhotograph, lesion_masks, read_rgb
 from models.training.divergence import require_finite
 from models.training.engine import Engine
 from models.training.losses import lesion_loss
-from models.training.perturb import degraded, perturbed
+from models.training.perturb import perturbed
 from models.training.progress import Progress as Progress  # noqa: PLC0414 - taken from here too
 
 
@@ -34,7 +34,6 @@ class LesionConfig:
         near_lesion: Share of patches centred on a lesion pixel; the rest lie anywhere in the field.
         learning_rate: Peak of a one-cycle schedule (AdamW).
         positive_weight: Weight of lesion pixels in the cross-entropy.
-        versions: Degraded versions of each photograph (``perturb.degraded``) that train beside it.
         contrast_jitter: Largest relative change of a patch's contrast, both ways.
         channel_jitter: Largest further relative change of one channel's contrast, both ways.
         noise: Largest standard deviation of added noise, in units of contrast (32 grey levels).
@@ -51,7 +50,6 @@ class LesionConfig:
     near_lesion: float = 0.6
     learning_rate: float = 4e-3
     positive_weight: float = 4.0
-    versions: int = 0
     contrast_jitter: float = 0.2
     channel_jitter: float = 0.12
     noise: float = 0.12
@@ -63,50 +61,28 @@ class LesionConfig:
 
 @dataclass(frozen=True)
 class LesionSet:
-    """Photographs and where their lesions are.
-
-    Attributes:
-        contrast: int8 (V·N, 3, S, S) in 1/63; picture ``i`` is a version of photograph ``i % N``.
-        masks: uint8 (N, 5, S, S) in 1/255.
-        inside: Field of view, bool (N, S, S).
-    """
+    """Contrast int8 (N, 3, S, S) in 1/63, masks uint8 (N, 5, S, S) in 1/255, field of view bool (N, S, S)."""
 
     contrast: npt.NDArray[np.int8]
     masks: npt.NDArray[np.uint8]
     inside: npt.NDArray[np.bool_]
 
 
-def load_lesion_set(
-    photographs: Sequence[LesionPhotograph], size: int, versions: int = 0, seed: int = 0
-) -> LesionSet:
-    """Prepare photographs and their masks once; whole pictures, so that contrast is as in serving.
-
-    Args:
-        photographs: What to load.
-        size: Side S of the pictures in pixels.
-        versions: Degraded versions of each photograph besides the photograph itself.
-        seed: Seed of those.
-    """
+def load_lesion_set(photographs: Sequence[LesionPhotograph], size: int) -> LesionSet:
+    """Prepare photographs and their masks once; whole pictures, so that contrast is as in serving."""
     count = len(photographs)
-    contrast = np.empty(((1 + versions) * count, 3, size, size), np.int8)
+    contrast = np.empty((count, 3, size, size), np.int8)
     masks = np.empty((count, LESION_CHANNELS, size, size), np.uint8)
     inside = np.empty((count, size, size), np.bool_)
     normalise = LocalContrast(size)
     for index, photograph in enumerate(photographs):
         prepared = prepare(read_rgb(photograph.path), size)
-        for version in range(1 + versions):
-            rng = np.random.default_rng((seed, version, index))
-            picture = degraded(prepared.tensor, rng) if version else prepared.tensor
-            contrast[version * count + index] = _contrast(normalise, picture)
+        with torch.inference_mode():
+            rgb, mask = split_rgba(torch.from_numpy(prepared.tensor[None]))
+            contrast[index] = (normalise(rgb, mask)[0] * 63.0).round().numpy().astype(np.int8)
         masks[index] = np.round(lesion_masks(photograph, prepared.field, size) * 255.0)
         inside[index] = prepared.tensor[..., 3] > 0
     return LesionSet(contrast, masks, inside)
-
-
-@torch.inference_mode()
-def _contrast(normalise: LocalContrast, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.int8]:
-    rgb, mask = split_rgba(torch.from_numpy(picture[None]))
-    return np.asarray((normalise(rgb, mask)[0] * 63.0).round().numpy(), dtype=np.int8)
 
 
 class PatchSampler:
@@ -141,9 +117,7 @@ class PatchSampler:
         return torch.from_numpy(contrast), torch.from_numpy(masks)
 
     def _patch(self, rng: np.random.Generator) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.uint8]]:
-        photograph, places = self._place(rng)
-        count = len(self._lesions.masks)
-        picture = photograph + count * int(rng.integers(len(self._lesions.contrast) // count))
+        picture, places = self._place(rng)
         row, column = places[rng.integers(len(places))]
         side, size = self._config.patch, self._config.size
         jitter = rng.integers(-side // 3, side // 3 + 1, 2)
@@ -152,7 +126,7 @@ class PatchSampler:
         window = (slice(None), slice(top, top + side), slice(left, left + side))
         turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
         contrast = np.rot90(self._lesions.contrast[picture][window], turns, (1, 2))
-        masks = np.rot90(self._lesions.masks[photograph][window], turns, (1, 2))
+        masks = np.rot90(self._lesions.masks[picture][window], turns, (1, 2))
         return (contrast[:, :, ::-1], masks[:, :, ::-1]) if mirrored else (contrast, masks)
 
     def _place(self, rng: np.random.Generator) -> tuple[int, npt.NDArray[np.int64]]:

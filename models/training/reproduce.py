@@ -1,4 +1,4 @@
-"""From photographs to a sealed bundle: the very steps that made ``models/bundles/reference``.
+"""From photographs to a sealed bundle: the recipe of ``models/bundles/reference``.
 
 Every stage leaves a file in the run folder and is skipped when that file is there, so a killed run continues.
 """
@@ -141,7 +141,7 @@ class ReferenceRun:
     def trunk(self) -> LesionTrunk:
         """Stage 1: the lesion trunk."""
         config = self.config.lesions
-        lesions = load_lesion_set(self.data.lesions, self.config.size, config.versions, config.seed)
+        lesions = load_lesion_set(self.data.lesions, self.config.size)
         return train_trunk(lesions, config, self.out / "trunk.pt", self.progress, self.engine)
 
     def classifier(self, trunk: LesionTrunk) -> None:

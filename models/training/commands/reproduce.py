@@ -29,7 +29,9 @@ def reference(
     lesions: Lesions,
     out: Out,
 ) -> None:
-    """Train and measure the reference bundle: OUT/bundle is what `models/bundles/reference` was made of.
+    """Train and measure a reference bundle, OUT/bundle, by the recipe of `models/bundles/reference`.
+
+    How the bundle that is shipped differs from one uninterrupted run of it, its model card says.
 
     The same command continues a killed run, stage by stage; `tensorboard --logdir OUT` draws its curves.
     """
