@@ -85,94 +85,106 @@ CAMERAS: dict[str, SimulatedCamera] = {
     camera.name: camera
     for camera in (
         SimulatedCamera(
-            # Overlapping sensor dyes, much blue, lit from one side, veiled. Statistics as EyePACS code 1.
+            # Overlapping sensor dyes, much blue, lit from one side, some haze. Statistics as EyePACS code 1.
             "blue",
-            spectral_response=((0.706, 0.138, 0.156), (0.211, 0.752, 0.037), (0.322, 0.296, 0.382)),
-            gains=(1.379, 1.385, 1.309),
-            tone_gamma=2.147,
-            vignetting=0.143,
-            illumination_tilt=0.55,
-            haze=0.554,
-            rim_flare=0.013,
-            read_noise=0.005,
-            jpeg_quality=88,
-        ),
-        SimulatedCamera(
-            # A veil over everything, lit from one side: pale, a third of the contrast. As EyePACS code 2.
-            "pale",
-            spectral_response=((0.739, 0.099, 0.162), (0.076, 0.853, 0.071), (0.276, 0.174, 0.550)),
-            gains=(1.385, 1.260, 0.968),
-            tone_gamma=1.391,
-            vignetting=-0.162,
-            illumination_tilt=0.527,
-            haze=0.644,
-            rim_flare=0.045,
-            shot_noise=0.005,
+            spectral_response=((0.641, 0.239, 0.120), (0.195, 0.628, 0.178), (0.221, 0.136, 0.643)),
+            gains=(1.116, 1.207, 1.298),
+            tone_gamma=1.242,
+            vignetting=0.048,
+            illumination_tilt=0.4,
+            haze=0.143,
+            rim_flare=0.036,
+            read_noise=0.004,
             jpeg_quality=92,
         ),
         SimulatedCamera(
-            # A steep tone curve and a strong blue gain: hard contrast, dark vessels. As EyePACS code 3.
-            "crisp",
-            spectral_response=((0.830, 0.086, 0.084), (0.174, 0.729, 0.097), (0.030, 0.084, 0.886)),
-            gains=(1.366, 1.559, 2.938),
-            tone_gamma=1.638,
-            vignetting=-0.009,
-            illumination_tilt=0.205,
-            haze=0.03,
-            rim_flare=0.04,
-            read_noise=0.004,
-            jpeg_quality=90,
+            # A veil over everything, lit from one side: pale, half of the contrast. As EyePACS code 2.
+            "pale",
+            spectral_response=((0.694, 0.167, 0.139), (0.154, 0.707, 0.139), (0.270, 0.190, 0.540)),
+            gains=(1.345, 1.18, 0.885),
+            tone_gamma=1.245,
+            vignetting=-0.178,
+            illumination_tilt=0.52,
+            haze=0.607,
+            rim_flare=0.029,
+            read_noise=0.002,
+            jpeg_quality=95,
         ),
         SimulatedCamera(
-            # Hand-held: dim, uneven light, defocused, a coarse and noisy sensor. As EyePACS code 4.
+            # Less of a veil, but green and blue mixed: little contrast in green. As EyePACS code 2 as well.
+            "mist",
+            spectral_response=((0.813, 0.117, 0.070), (0.211, 0.478, 0.311), (0.138, 0.150, 0.712)),
+            gains=(1.161, 1.151, 0.952),
+            tone_gamma=1.011,
+            vignetting=-0.203,
+            illumination_tilt=0.3,
+            haze=0.357,
+            rim_flare=0.038,
+            shot_noise=0.004,
+            jpeg_quality=94,
+        ),
+        SimulatedCamera(
+            # A steep tone curve, a strong blue gain, red cut off where it is bright. As EyePACS code 3.
+            "crisp",
+            spectral_response=((0.726, 0.122, 0.151), (0.260, 0.652, 0.089), (0.047, 0.291, 0.663)),
+            gains=(1.43, 1.325, 1.906),
+            tone_gamma=1.377,
+            vignetting=0.022,
+            illumination_tilt=0.3,
+            haze=0.011,
+            rim_flare=0.014,
+            read_noise=0.003,
+            jpeg_quality=93,
+        ),
+        SimulatedCamera(
+            # Hand-held: dim, slightly defocused, a coarser and noisier sensor. As EyePACS code 4.
             "dusk",
-            spectral_response=((0.879, 0.081, 0.040), (0.249, 0.504, 0.247), (0.046, 0.111, 0.843)),
-            gains=(0.673, 0.747, 0.756),
-            tone_gamma=1.15,
-            vignetting=-0.248,
-            illumination_tilt=0.424,
-            haze=0.169,
-            rim_flare=0.056,
+            spectral_response=((0.585, 0.202, 0.214), (0.310, 0.531, 0.159), (0.063, 0.173, 0.764)),
+            gains=(0.895, 0.75, 0.841),
+            tone_gamma=1.238,
+            vignetting=-0.28,
+            illumination_tilt=0.3,
+            haze=0.105,
+            rim_flare=0.03,
             exposure_jitter=0.06,
-            blur_px=0.7,
-            resolution_px=700,
-            read_noise=0.005,
-            shot_noise=0.006,
-            jpeg_quality=82,
+            blur_px=0.6,
+            resolution_px=740,
+            read_noise=0.004,
+            shot_noise=0.004,
+            jpeg_quality=88,
         ),
         SimulatedCamera(
             # An older lens: scattered light, little contrast and slight blur. As the Canon CR5 of DRIVE.
             "soft",
-            spectral_response=((0.514, 0.193, 0.293), (0.161, 0.799, 0.040), (0.248, 0.202, 0.550)),
-            gains=(1.691, 1.310, 1.107),
-            tone_gamma=1.764,
-            vignetting=0.138,
-            illumination_tilt=0.55,
-            haze=0.598,
-            rim_flare=0.029,
-            blur_px=0.5,
-            read_noise=0.005,
-            jpeg_quality=88,
-        ),
-        SimulatedCamera(
-            # Red, dark towards the rim, hardly any green light. As the Nidek NM-200D of CHASE.
-            "ember",
-            spectral_response=((0.898, 0.048, 0.054), (0.026, 0.917, 0.057), (0.024, 0.042, 0.934)),
-            gains=(1.647, 1.226, 0.593),
-            tone_gamma=1.479,
-            vignetting=0.616,
-            illumination_tilt=0.0,
-            haze=0.006,
-            rim_flare=0.059,
-            shot_noise=0.006,
-            jpeg_quality=88,
+            spectral_response=((0.563, 0.180, 0.257), (0.298, 0.634, 0.068), (0.237, 0.216, 0.547)),
+            gains=(1.562, 1.113, 0.928),
+            tone_gamma=1.405,
+            vignetting=0.136,
+            illumination_tilt=0.6,
+            haze=0.549,
+            rim_flare=0.018,
+            blur_px=0.6,
+            read_noise=0.002,
+            jpeg_quality=95,
         ),
     )
 }
 
 
+def camera_named(name: str) -> SimulatedCamera:
+    """A named camera, or for ``random-7`` the random one of seed 7.
+
+    Raises:
+        KeyError: No camera has that name.
+    """
+    kind, _, seed = name.partition("-")
+    if kind == "random" and seed.isdecimal():
+        return random_camera(int(seed))
+    return CAMERAS[name]
+
+
 def random_camera(seed: int) -> SimulatedCamera:
-    """Draw a plausible camera, for training what must not depend on the camera."""
+    """Draw a plausible camera: one that nobody has designed, to try adapters on."""
     rng = np.random.default_rng(seed)
     leak = rng.uniform(0.0, 0.3, (3, 3)) * (1.0 - np.eye(3))
     response = leak + np.diag(1.0 - leak.sum(axis=1))

@@ -26,13 +26,17 @@ class QualityNetwork(nn.Module):
     negatives of the training? *Gate*: is the squared Mahalanobis distance to the gradable photographs'
     features, per feature, below ``limit`` (Lee et al. 2018, arXiv 1807.03888)? It stops what resembles
     neither. The quality is the product of both.
+
+    Args:
+        widths: Channels of the four levels.
+        dropout: Share of the last hidden features that are dropped while training.
     """
 
     centre: Tensor
     whitening: Tensor
     limit: Tensor
 
-    def __init__(self, widths: tuple[int, int, int, int] = WIDTHS) -> None:
+    def __init__(self, widths: tuple[int, int, int, int] = WIDTHS, dropout: float = 0.0) -> None:
         super().__init__()
         # The planes differ in scale by a factor of fifty: each is brought to unit variance first.
         layers: list[nn.Module] = [nn.BatchNorm2d(PLANES + _LOCAL)]
@@ -43,7 +47,8 @@ class QualityNetwork(nn.Module):
             inputs = width
         self.layers = nn.Sequential(*layers)
         self.overall = nn.BatchNorm1d(PLANES)
-        self.logit = nn.Sequential(nn.Linear(2 * inputs + PLANES, inputs), nn.ReLU(), nn.Linear(inputs, 1))
+        hidden = nn.Linear(2 * inputs + PLANES, inputs)
+        self.logit = nn.Sequential(hidden, nn.ReLU(), nn.Dropout(dropout), nn.Linear(inputs, 1))
         gated = inputs + PLANES
         self.register_buffer("centre", torch.zeros(gated))
         self.register_buffer("whitening", torch.zeros(gated, gated))

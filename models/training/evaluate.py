@@ -18,6 +18,8 @@ from models.training.grading import REFERABLE, quadratic_kappa
 FloatArray = npt.NDArray[np.float64]
 Figures = dict[str, float]
 BATCH = 4
+_CALIBRATIONS = 300
+"""Bootstrap resamples of the calibration line, each a fit."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,24 @@ def auc_interval(scores: Scores, grades: npt.NDArray[np.int64]) -> tuple[float, 
     return bootstrap(len(grades), statistic)
 
 
+def calibration_intervals(scores: Scores, grades: npt.NDArray[np.int64]) -> Figures:
+    """95 % bootstrap intervals of slope and intercept of the referable probability's calibration."""
+    referable, probability = grades >= REFERABLE, scores.cumulative[:, 1]
+    rng = np.random.default_rng(0)
+    lines = []
+    for _ in range(_CALIBRATIONS):
+        chosen = rng.integers(0, len(grades), len(grades))
+        if 0 < referable[chosen].sum() < len(chosen):
+            lines.append(calibration_line(probability[chosen], referable[chosen]))
+    (slope_low, intercept_low), (slope_high, intercept_high) = np.quantile(lines, [0.025, 0.975], axis=0)
+    return {
+        "calibration_slope_low": float(slope_low),
+        "calibration_slope_high": float(slope_high),
+        "calibration_intercept_low": float(intercept_low),
+        "calibration_intercept_high": float(intercept_high),
+    }
+
+
 def camera_figures(
     oracle: Scores,
     shifted: Scores,
@@ -146,5 +166,13 @@ def camera_figures(
         flips = flipped(scores, oracle, point).astype(np.float64)
         low, high = mean_interval(flips)
         measured = referable_figures(scores, grades, point)
-        found[name] = {**measured, "flipped": float(flips.mean()), "flipped_low": low, "flipped_high": high}
+        graded = scores.quality >= point.minimum_quality
+        found[name] = {
+            **measured,
+            "flipped": float(flips.mean()),
+            "flipped_low": low,
+            "flipped_high": high,
+            # Without the refusals: where a grade was given, how often it was another decision.
+            "decided_otherwise": float(flips[graded].mean()) if graded.any() else 0.0,
+        }
     return found

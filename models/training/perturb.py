@@ -14,12 +14,22 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float32]
 _SOURCE_SCALE = (1.4, 2.2)
 """Side of the camera's own picture, relative to the prepared one."""
-_KEPT_CONTRAST = (0.35, 1.0)
+_KEPT_CONTRAST = (0.4, 1.0)
+"""What haze leaves of the contrast."""
+_LEAK = 0.3
+"""Largest share of one colour in another channel of the sensor."""
+_BRIGHTEST = (0.55, 1.04)
+"""Where the white balance puts a channel's 99th percentile, in full scale: above 1 it is cut off."""
+_GAMMA = (0.75, 1.45)
 _BLUR = 0.9
 """Largest standard deviation of the optical blur in px of the camera's own picture; half stay sharp."""
-_NOISE = 0.008
+_SHARP = 0.2
+"""Standard deviation in px below which a Gaussian is a single pixel."""
+_NOISE = 0.007
 """Largest standard deviation of the sensor's noise, in full scale."""
-_JPEG_QUALITY = (75, 96)
+_JPEG_QUALITY = (80, 97)
+_BACKGROUND = 25
+"""The background of the local contrast is a Gaussian of 1/25 of the picture's side."""
 
 
 def perturbed(
@@ -43,7 +53,7 @@ def perturbed(
     result = contrast * factors.astype(np.float32)[:, :, None, None]
     for index in range(count):
         sigma = rng.uniform(-blur, blur)
-        if sigma > 0.2:  # below, a Gaussian is a single pixel
+        if sigma > _SHARP:
             planes = np.ascontiguousarray(result[index].transpose(1, 2, 0))
             result[index] = cv2.GaussianBlur(planes, (0, 0), sigma).transpose(2, 0, 1)
         deviation = np.float32(rng.uniform(0.0, noise))
@@ -52,11 +62,12 @@ def perturbed(
 
 
 def degraded(picture: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """What is left of a photograph after a poorer camera and a perfect adapter.
+    """What is left of a photograph after a random camera and a nearly perfect adapter: there and back.
 
-    Contrast is reduced, then the optics blur, the sensor adds noise, the file is compressed, and contrast is
-    restored, with a small error. The detail and noise that this costs are what no adapter gives back; colour,
-    contrast and illumination, which one does, stay as they were.
+    There: haze, a sensor's mix of colours, white balance, tone curve, blur, noise, compression. Back: the
+    inverse of mix, balance, tone and haze, some sharpening of what was blurred, and an error of at most 7 %
+    in each channel's contrast. What this costs (detail, noise, cut-off highlights) is what no adapter gives
+    back; colour, contrast and illumination, which one does, stay as they were.
 
     Args:
         picture: Prepared photograph, uint8 (S, S, 4).
@@ -67,21 +78,38 @@ def degraded(picture: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.ND
     """
     size = picture.shape[0]
     side = round(size * rng.uniform(*_SOURCE_SCALE))
-    source = cv2.resize(
+    light = cv2.resize(
         picture[..., :3].astype(np.float32) / 255.0, (side, side), interpolation=cv2.INTER_CUBIC
     )
     kept = rng.uniform(*_KEPT_CONTRAST)
     veil = (1.0 - kept) * rng.uniform(0.2, 0.6, 3)
-    signal: npt.NDArray[np.floating] = source * kept + veil
-    sigma = rng.uniform(-_BLUR, _BLUR)
-    if sigma > 0.2:  # below, a Gaussian is a single pixel
+    leak = rng.uniform(0.0, _LEAK, (3, 3)) * (1.0 - np.eye(3))
+    mix = leak + np.diag(1.0 - leak.sum(axis=1))
+    mixed = (np.maximum(light, 0.0) * kept + veil) @ mix.T
+    inside = cv2.resize(picture[..., 3], (side, side), interpolation=cv2.INTER_NEAREST) > 0
+    gains = rng.uniform(*_BRIGHTEST, 3) / np.percentile(mixed[::4, ::4][inside[::4, ::4]], 99.0, axis=0)
+    gamma, sigma = rng.uniform(*_GAMMA), rng.uniform(-_BLUR, _BLUR)
+    signal = np.clip(mixed * gains, 0.0, 1.0).astype(np.float32) ** np.float32(gamma)
+    blurred = bool(sigma > _SHARP)
+    if blurred:
         signal = np.asarray(cv2.GaussianBlur(signal, (0, 0), sigma), dtype=np.float32)
-    signal = signal + rng.normal(0.0, rng.uniform(0.0, _NOISE), signal.shape)
-    stored = _stored(signal, int(rng.integers(*_JPEG_QUALITY)))
-    restored = (stored.astype(np.float32) / 255.0 - veil) / kept * rng.uniform(0.94, 1.06, 3)
-    reduced = cv2.resize(restored.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
-    levels = np.clip(np.round(reduced * 255.0), 0, 255).astype(np.uint8)
+    noise = np.float32(rng.uniform(0.0, _NOISE)) * rng.standard_normal(signal.shape, dtype=np.float32)
+    stored = _stored(signal + noise, int(rng.integers(*_JPEG_QUALITY))).astype(np.float32) / 255.0
+    restored = ((stored ** (1.0 / gamma) / gains) @ np.linalg.inv(mix).T - veil) / kept
+    reduced = np.asarray(
+        cv2.resize(restored.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA), dtype=np.float32
+    )
+    sharpness = sigma * rng.uniform(0.0, 0.7) if blurred else rng.uniform(-0.25, 0.1)
+    levels = np.clip(np.round(_imperfect(reduced, sharpness, rng) * 255.0), 0, 255).astype(np.uint8)
     return np.dstack([levels * (picture[..., 3:] > 0), picture[..., 3]])
+
+
+def _imperfect(picture: FloatArray, sharpness: float, rng: np.random.Generator) -> FloatArray:
+    """Detail amplified by ``sharpness`` and each channel's local contrast wrong by at most 7 %."""
+    picture = picture + sharpness * (picture - cv2.GaussianBlur(picture, (0, 0), 1.0))
+    background = cv2.GaussianBlur(picture, (0, 0), picture.shape[0] / _BACKGROUND)
+    error = rng.uniform(0.93, 1.07, 3).astype(np.float32)
+    return np.asarray(background + (picture - background) * error, dtype=np.float32)
 
 
 def _stored(signal: npt.NDArray[np.floating], quality: int) -> npt.NDArray[np.uint8]:

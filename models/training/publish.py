@@ -34,7 +34,7 @@ LABELS = (
     "Proliferative diabetic retinopathy",
 )
 ACTIVATIONS = ("microaneurysms", "haemorrhages", "hard exudates", "soft exudates")
-VERSION = "0.2.0"
+VERSION = "0.3.0"
 TRAINING_CAMERA = "kowa-vx-10"
 FIGURES = (
     "photographs",
@@ -141,7 +141,8 @@ def _camera_table(cameras: Mapping[str, Any]) -> str:
                 interval = f"{row['flipped_low']:.0%} to {row['flipped_high']:.0%}"
                 measured = f"{row['auc']:.3f} | {row['sensitivity']:.2f} | {row['specificity']:.2f}"
                 flips = f"{row['flipped']:.1%} ({interval})"
-                lines.append(f"| {key} | {kind} | {measured} | {flips} | {row['graded']:.0%} |")
+                shares = f"{flips} | {row['decided_otherwise']:.1%} | {row['graded']:.0%}"
+                lines.append(f"| {key} | {kind} | {measured} | {shares} |")
     return "\n".join(lines)
 
 

@@ -1,9 +1,13 @@
-"""Train and measure the quality head: gradable fundus photographs of any camera against everything else."""
+"""Train and measure the quality head: gradable fundus photographs against everything else.
+
+It judges what the classifier is given: pictures of the labelled camera, or translated into its style. What
+a camera far from that style takes need not pass without its adapter: the decisions would not be right.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -15,10 +19,10 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional
 
-from models.cameras import CAMERAS, SimulatedCamera, random_camera, simulate
 from models.networks.features import split_rgba
 from models.networks.quality import QualityNetwork
 from models.preprocess import Uint8Image, find_field, prepare
+from models.training.averaging import WeightAverage
 from models.training.data import read_rgb
 from models.training.lesions import Progress
 from models.training.negatives import random_negative
@@ -26,6 +30,12 @@ from models.training.perturb import degraded
 
 GRADABLE = "gradable"
 """The kind of a positive; a negative's kind is the name of what made it."""
+_NARROW = 1 / 3
+"""Share of the translated positives that have a narrower field than the photograph."""
+_SURE = 0.98
+"""Target of a positive: no photograph is certain to be gradable."""
+_SETTLING = 40
+"""Batches that the averaged network's batch normalisation sees."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +44,14 @@ class QualityConfig:
 
     Attributes:
         negatives: Negatives drawn per photograph.
-        cameras: Simulated cameras that take each photograph, besides the real one.
-        translated: Versions of each photograph as an adapter could hand it on.
+        translated: Versions of each photograph as an adapter could hand it on, some with a narrower field.
         steps: Optimiser steps.
         batch: Pictures a step.
         learning_rate: Peak of a one-cycle schedule (AdamW).
+        decay: Weight decay.
+        dropout: Share of the last hidden features that are dropped while training.
+        jitter: Largest relative change of a channel's brightness while training, both ways.
+        average_from: From which share of the training on weights are averaged.
         refused: Share of validation positives that the minimum quality may refuse.
         margin: What the minimum quality is lowered by, in logits, for photographs unlike the validation's.
         gate: Limit of the gate, in distances that 99.5 % of the training positives stay within; 0: no gate.
@@ -46,13 +59,16 @@ class QualityConfig:
     """
 
     negatives: int = 6
-    cameras: int = 2
-    translated: int = 1
-    steps: int = 2400
+    translated: int = 3
+    steps: int = 1400
     batch: int = 32
-    learning_rate: float = 4e-3
+    learning_rate: float = 3e-3
+    decay: float = 5e-2
+    dropout: float = 0.3
+    jitter: float = 0.07
+    average_from: float = 0.5
     refused: float = 0.005
-    margin: float = 2.0
+    margin: float = 0.5
     gate: float = 0.0
     seed: int = 0
 
@@ -75,7 +91,7 @@ class QualitySet:
 def quality_set(
     paths: Sequence[Path], size: int, config: QualityConfig, seed: int, progress: Progress
 ) -> QualitySet:
-    """Photographs, as cameras take and adapters hand them on; negatives: ``random_negative`` of those."""
+    """Photographs, also as adapters hand them on; negatives: ``random_negative`` of those."""
     planes: list[npt.NDArray[np.float16]] = []
     kinds: list[str] = []
     for index, path in enumerate(paths):
@@ -96,49 +112,24 @@ def quality_set(
 def _positives(
     rgb: Uint8Image, size: int, config: QualityConfig, rng: np.random.Generator
 ) -> list[Uint8Image]:
-    """A photograph, and as some cameras take it, a third of those with a narrower, full round field."""
-    pictures = [prepare(rgb, size).tensor]
-    for _ in range(config.cameras):
-        source = _narrowed(rgb, rng) if rng.random() < 1 / 3 else rgb
-        taken = simulate(source, varied_camera(rng), int(rng.integers(2**31)))
-        pictures.append(prepare(taken, size).tensor)
-    return pictures + [_translated(pictures[0], rng) for _ in range(config.translated)]
+    """A photograph, mirrored too, and as an adapter hands it on, a third with a narrower, round field."""
+    photograph = prepare(rgb, size).tensor
+    narrow = prepare(_narrowed(rgb, rng), size).tensor
+    sources = [narrow if rng.random() < _NARROW else photograph for _ in range(config.translated)]
+    mirrored = np.ascontiguousarray(photograph[:, ::-1])
+    return [photograph, mirrored, *(_translated(source, rng) for source in sources)]
 
 
 def _translated(picture: Uint8Image, rng: np.random.Generator) -> Uint8Image:
-    """What an adapter hands on: a poorer camera's photograph with its detail amplified or smoothed.
+    """What an adapter hands on: detail amplified or smoothed, channels brighter or darker.
 
     Without such positives an adapter that sharpens would have its photographs refused.
     """
     colours = degraded(picture, rng)[..., :3].astype(np.float32)
     detail = colours - cv2.GaussianBlur(colours, (0, 0), 1.0)
-    levels = (colours + rng.uniform(-0.6, 1.2) * detail) * rng.uniform(0.85, 1.15, 3)
+    levels = (colours + rng.uniform(-0.4, 0.6) * detail) * rng.uniform(0.9, 1.1, 3)
     inside = picture[..., 3:] > 0
     return np.dstack([np.clip(np.round(levels), 0, 255).astype(np.uint8) * inside, picture[..., 3]])
-
-
-def varied_camera(rng: np.random.Generator) -> SimulatedCamera:
-    """A named camera, a random one, or one with more haze, noise, contrast, unevenness; each as often."""
-    choice = int(rng.integers(3))
-    if choice == 0:
-        return CAMERAS[sorted(CAMERAS)[int(rng.integers(len(CAMERAS)))]]
-    camera = random_camera(int(rng.integers(2**31)))
-    if choice == 1:
-        return camera
-    return replace(
-        camera,
-        exposure_jitter=0.15,
-        tone_gamma=float(rng.uniform(0.65, 1.4)),
-        vignetting=float(rng.uniform(0.0, 0.6)),
-        illumination_tilt=float(rng.uniform(-0.25, 0.25)),
-        blur_px=float(rng.uniform(0.0, 2.0)),
-        resolution_px=int(rng.choice([0, 450, 600])),
-        haze=float(rng.uniform(0.0, 0.3)),
-        rim_flare=float(rng.uniform(0.0, 0.15)),
-        read_noise=float(rng.uniform(0.0, 0.03)),
-        shot_noise=float(rng.uniform(0.0, 0.03)),
-        jpeg_quality=int(rng.integers(55, 96)),
-    )
 
 
 def _narrowed(rgb: Uint8Image, rng: np.random.Generator) -> Uint8Image:
@@ -165,28 +156,47 @@ def kept_set(file: Path, make: Callable[[], QualitySet]) -> QualitySet:
 
 
 def train_quality(pictures: QualitySet, config: QualityConfig, progress: Progress) -> QualityNetwork:
-    """Train the quality head on half positives, half negatives, mirrored at random; then its gate, if any."""
+    """Train the quality head on half positives, half negatives; then its gate, if any.
+
+    The pictures are few and the negatives drawn: dropout, jittered brightness, mirrored pictures and averaged
+    weights keep the head from learning them by heart, which refused real photographs.
+    """
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
-    network = QualityNetwork().train()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=1e-2)
+    network = QualityNetwork(dropout=config.dropout).train()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.steps)
-    sides = [np.flatnonzero(pictures.gradable), np.flatnonzero(~pictures.gradable)]
-    target = torch.cat([torch.ones(config.batch // 2, 1), torch.zeros(config.batch // 2, 1)])
+    average = WeightAverage(network, config.average_from * config.steps)
+    target = torch.cat([torch.full((config.batch // 2, 1), _SURE), torch.zeros(config.batch // 2, 1)])
     for step in range(config.steps):
-        chosen = np.concatenate([rng.choice(side, config.batch // 2) for side in sides])
-        planes = torch.from_numpy(pictures.planes[chosen].astype(np.float32))
-        planes = planes.flip([axis for axis in (2, 3) if rng.integers(2)])
-        loss = functional.binary_cross_entropy_with_logits(network.classify(planes), target)
+        logits = network.classify(_batch(pictures, config, rng))
+        loss = functional.binary_cross_entropy_with_logits(logits, target)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimiser.step()
         schedule.step()
+        average.add(network, step + 1)
         progress("quality", step + 1, config.steps, {"loss": loss.item()})
-    network.eval()
+    mean = average.mean.train()
+    with torch.no_grad():  # the statistics of batch normalisation are those of the mean's own activations
+        for _ in range(_SETTLING):
+            mean.classify(_batch(pictures, config, rng))
+    mean.eval()
     if config.gate > 0.0:
-        fit_gate(network, pictures.planes[pictures.gradable], config.gate)
-    return network
+        fit_gate(mean, pictures.planes[pictures.gradable], config.gate)
+    return mean
+
+
+def _batch(pictures: QualitySet, config: QualityConfig, rng: np.random.Generator) -> Tensor:
+    """Half positives, half negatives, mirrored and made brighter or darker at random."""
+    sides = [np.flatnonzero(pictures.gradable), np.flatnonzero(~pictures.gradable)]
+    chosen = np.concatenate([rng.choice(side, config.batch // 2) for side in sides])
+    planes = torch.from_numpy(pictures.planes[chosen].astype(np.float32))
+    planes = planes.flip([axis for axis in (2, 3) if rng.integers(2)])
+    gains = rng.uniform(1 - config.jitter, 1 + config.jitter, (len(chosen), 3)).astype(np.float32)
+    # Colours, mask, and the two bands of detail, which grow with the brightness as the colours do.
+    factors = np.concatenate([gains, np.ones((len(chosen), 1), np.float32), gains, gains], axis=1)
+    return planes * torch.from_numpy(factors)[:, :, None, None]
 
 
 @torch.no_grad()

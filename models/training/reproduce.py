@@ -213,6 +213,7 @@ class ReferenceRun:
             **evaluate.referable_figures(oracle, grades, point),
             "auc_low": low,
             "auc_high": high,
+            **evaluate.calibration_intervals(oracle, grades),
         }
         found["cameras"] = {}
         for name in (*self.config.adapted, *self.config.unadapted):

@@ -12,7 +12,6 @@ import torch
 from factories.fundus import Drawing, draw
 from torch import Tensor, nn
 
-from models.cameras import SimulatedCamera
 from models.networks.quality import PLANES, QualityNetwork
 from models.training.quality import (
     GRADABLE,
@@ -25,10 +24,9 @@ from models.training.quality import (
     quality_scores,
     quality_set,
     train_quality,
-    varied_camera,
 )
 
-CONFIG = QualityConfig(negatives=3, cameras=1, steps=40, batch=12)
+CONFIG = QualityConfig(negatives=3, translated=1, steps=40, batch=12)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +38,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> QualitySet:
     return quality_set(sorted(folder.glob("*.png")), 128, CONFIG, 0, lambda *_: None)
 
 
-def test_a_set_holds_each_photograph_its_cameras_translations_and_negatives(pictures: QualitySet) -> None:
+def test_a_set_holds_each_photograph_mirrored_its_translations_and_negatives(pictures: QualitySet) -> None:
     assert pictures.planes.shape == (8 * 6, PLANES, 32, 32)
     assert pictures.kinds is not None
     assert pictures.gradable.sum() == 24
@@ -172,13 +170,6 @@ def test_the_graph_says_what_the_network_says(pictures: QualitySet, tmp_path: Pa
     with torch.inference_mode():
         ours = head(rgb, mask)
     assert np.abs(np.asarray(theirs) - ours.numpy()).max() < 1e-3
-
-
-def test_varied_cameras_vary_and_follow_the_seed() -> None:
-    cameras = [varied_camera(np.random.default_rng(seed)) for seed in range(20)]
-    assert all(isinstance(camera, SimulatedCamera) for camera in cameras)
-    assert len({camera.name for camera in cameras}) > 10
-    assert varied_camera(np.random.default_rng(3)) == varied_camera(np.random.default_rng(3))
 
 
 def test_scores_keep_their_order(pictures: QualitySet) -> None:
