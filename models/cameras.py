@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.errors import NoFieldOfViewError
+from models.manifest import CAMERA_KEY
 from models.preprocess import FieldOfView, Uint8Image, find_field
 
 MANUFACTURER = "SIMULATED"
@@ -34,6 +35,24 @@ REFERENCE_DIAMETER = 814.0
 FloatImage = npt.NDArray[np.float32]
 Row = tuple[float, float, float]
 _IDENTITY: tuple[Row, Row, Row] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "spectral_response": (-2.0, 2.0),
+    "gains": (0.01, 10.0),
+    "exposure_jitter": (0.0, 1.0),
+    "tone_gamma": (0.1, 10.0),
+    "vignetting": (-2.0, 0.99),
+    "illumination_tilt": (-0.99, 0.99),
+    "blur_px": (0.0, 50.0),
+    "resolution_px": (0.0, 20000.0),
+    "haze": (0.0, 1.0),
+    "haze_colour": (0.0, 1.0),
+    "rim_flare": (0.0, 1.0),
+    "read_noise": (0.0, 1.0),
+    "shot_noise": (0.0, 1.0),
+    "jpeg_quality": (1, 100),
+}
+"""What a camera's parameters may be."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +76,9 @@ class SimulatedCamera:
         read_noise: Standard deviation of the noise that does not depend on light, in full scale.
         shot_noise: Standard deviation of the noise of a full-scale pixel; grows with √light.
         jpeg_quality: Quality of the stored JPEG (libjpeg scale), 1 to 100.
+
+    Raises:
+        ValueError: A value is outside its range, or the name is not lower-case letters, digits and hyphens.
     """
 
     name: str
@@ -74,6 +96,14 @@ class SimulatedCamera:
     read_noise: float = 0.0
     shot_noise: float = 0.0
     jpeg_quality: int = 92
+
+    def __post_init__(self) -> None:
+        if CAMERA_KEY.fullmatch(self.name) is None:
+            raise ValueError(f"name {self.name!r} must be lower-case letters and digits, joined by hyphens")
+        for field, (low, high) in _RANGES.items():
+            for value in np.ravel(getattr(self, field)):
+                if not low <= value <= high:
+                    raise ValueError(f"{field} holds {value:g}; it must lie between {low:g} and {high:g}")
 
     @property
     def key(self) -> str:

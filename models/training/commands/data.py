@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
 import cv2
 import typer
 
-from models.cameras import CAMERAS, SimulatedCamera
+from models.cameras import CAMERAS, SimulatedCamera, camera_named
 from models.cameras import simulate as simulated
 from models.training import camera_statistics, data
 from models.training.commands.options import Seed, foreseen
+from models.training.config import ConfigError, build_config, read_toml
 from models.training.progress import ProgressBars
 
 app = typer.Typer(no_args_is_help=True, help="Prepare photographs.")
@@ -25,10 +25,12 @@ def simulate(
     *,
     source: Annotated[Path | None, typer.Argument(help="Folder of photographs.")] = None,
     target: Annotated[Path | None, typer.Argument(help="Folder to write; same file names, JPEG.")] = None,
-    camera: Annotated[str | None, typer.Option(help="A named camera; see --list.")] = None,
+    camera: Annotated[str | None, typer.Option(help="A named camera, see --list, or random-SEED.")] = None,
     params: Annotated[
         Path | None,
-        typer.Option(help="TOML file with a camera of your own: name = …, blur_px = … and so on."),
+        typer.Option(
+            help="TOML or JSON file with a camera of your own: name, spectral_response, gains, haze …"
+        ),
     ] = None,
     list_cameras: Annotated[bool, typer.Option("--list", help="Print the named cameras and stop.")] = False,
     seed: Seed = 0,
@@ -67,18 +69,17 @@ def statistics(
 
 
 def _named(name: str | None) -> SimulatedCamera:
-    if name not in CAMERAS:
-        raise typer.BadParameter(f"no camera {name!r}; there are {', '.join(CAMERAS)}")
-    return CAMERAS[name]
+    try:
+        return camera_named(name or "")
+    except KeyError:
+        known = ", ".join(CAMERAS)
+        raise typer.BadParameter(f"no camera {name!r}; there are {known}, and random-1, random-2 …") from None
 
 
 def _own(file: Path) -> SimulatedCamera:
-    """A camera from a TOML file; its keys are the attributes of ``SimulatedCamera``."""
-    content = tomllib.loads(file.read_text(encoding="utf-8"))
-    known = {field.name for field in dataclasses.fields(SimulatedCamera)}
-    if "name" not in content or not known.issuperset(content):
-        unknown = ", ".join(sorted(set(content) - known)) or "no name"
-        raise typer.BadParameter(
-            f"{file}: {unknown}; the keys are {', '.join(sorted(known))}, name is required"
-        )
-    return SimulatedCamera(**content)
+    """A camera from a file, TOML or JSON; without a name it is called after the file."""
+    try:
+        content = json.loads(file.read_text("utf-8")) if file.suffix == ".json" else read_toml(file)
+        return build_config(SimulatedCamera, {"name": file.stem.lower(), **content}, str(file))
+    except (ConfigError, OSError, ValueError, TypeError) as error:
+        raise typer.BadParameter(f"{error}") from error

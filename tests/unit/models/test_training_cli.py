@@ -176,6 +176,36 @@ def test_simulate_takes_a_camera_of_ones_own_and_names_a_wrong_key(sources: Sour
     assert "blur" in answer.output
 
 
+def test_a_camera_of_ones_own_is_called_after_its_file_and_may_be_json(
+    sources: Sources, tmp_path: Path
+) -> None:
+    params = tmp_path / "mine.json"
+    params.write_text('{"spectral_response": [[0.8, 0.2, 0], [0.1, 0.9, 0.1], [0, 0.3, 0.8]], "haze": 0.1}')
+    command = ["data", "simulate", str(sources.images), str(tmp_path / "taken"), "--params", str(params)]
+    assert runner.invoke(app, command).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ('name = "Mine!"', "lower-case"),
+        ("haze = 1.5", "haze holds 1.5; it must lie between 0 and 1"),
+        ("gains = [1.0, 1.0]", "a list of 3"),
+        ('blur_px = "much"', "blur_px must be a number"),
+        ("haze = nan", "haze holds nan"),
+    ],
+)
+def test_a_camera_that_cannot_be_is_refused_by_name(
+    content: str, named: str, sources: Sources, tmp_path: Path
+) -> None:
+    params = tmp_path / "camera.toml"
+    params.write_text(content + "\n")
+    command = ["data", "simulate", str(sources.images), str(tmp_path / "taken"), "--params", str(params)]
+    answer = runner.invoke(app, command, terminal_width=500)
+    assert answer.exit_code == 2
+    assert named in " ".join(answer.output.replace("│", " ").split())
+
+
 @pytest.mark.parametrize("arguments", [[], ["a"], ["a", "b", "--camera", "nothing"]])
 def test_simulate_says_what_is_missing(arguments: list[str]) -> None:
     assert runner.invoke(app, ["data", "simulate", *arguments]).exit_code == 2
