@@ -7,11 +7,14 @@ needed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
 _SOURCE_SCALE = (1.4, 2.2)
 """Side of the camera's own picture, relative to the prepared one."""
 _KEPT_CONTRAST = (0.4, 1.0)
@@ -81,27 +84,52 @@ def degraded(picture: npt.NDArray[np.uint8], rng: np.random.Generator) -> npt.ND
     light = cv2.resize(
         picture[..., :3].astype(np.float32) / 255.0, (side, side), interpolation=cv2.INTER_CUBIC
     )
-    kept = rng.uniform(*_KEPT_CONTRAST)
-    veil = (1.0 - kept) * rng.uniform(0.2, 0.6, 3)
-    leak = rng.uniform(0.0, _LEAK, (3, 3)) * (1.0 - np.eye(3))
-    mix = leak + np.diag(1.0 - leak.sum(axis=1))
-    mixed = (np.maximum(light, 0.0) * kept + veil) @ mix.T
     inside = cv2.resize(picture[..., 3], (side, side), interpolation=cv2.INTER_NEAREST) > 0
-    gains = rng.uniform(*_BRIGHTEST, 3) / np.percentile(mixed[::4, ::4][inside[::4, ::4]], 99.0, axis=0)
-    gamma, sigma = rng.uniform(*_GAMMA), rng.uniform(-_BLUR, _BLUR)
-    signal = np.clip(mixed * gains, 0.0, 1.0).astype(np.float32) ** np.float32(gamma)
+    sensor = _Sensor.drawn(np.maximum(light, 0.0), inside, rng)
+    signal, sigma = sensor.takes(np.maximum(light, 0.0)), rng.uniform(-_BLUR, _BLUR)
     blurred = bool(sigma > _SHARP)
     if blurred:
         signal = np.asarray(cv2.GaussianBlur(signal, (0, 0), sigma), dtype=np.float32)
     noise = np.float32(rng.uniform(0.0, _NOISE)) * rng.standard_normal(signal.shape, dtype=np.float32)
-    stored = _stored(signal + noise, int(rng.integers(*_JPEG_QUALITY))).astype(np.float32) / 255.0
-    restored = ((stored ** (1.0 / gamma) / gains) @ np.linalg.inv(mix).T - veil) / kept
-    reduced = np.asarray(
-        cv2.resize(restored.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA), dtype=np.float32
-    )
+    restored = sensor.undone(_stored(signal + noise, int(rng.integers(*_JPEG_QUALITY))))
+    reduced = np.asarray(cv2.resize(restored, (size, size), interpolation=cv2.INTER_AREA), dtype=np.float32)
     sharpness = sigma * rng.uniform(0.0, 0.7) if blurred else rng.uniform(-0.25, 0.1)
     levels = np.clip(np.round(_imperfect(reduced, sharpness, rng) * 255.0), 0, 255).astype(np.uint8)
     return np.dstack([levels * (picture[..., 3:] > 0), picture[..., 3]])
+
+
+@dataclass(frozen=True)
+class _Sensor:
+    """Haze, mix of colours, white balance, tone curve of a random camera: clip(gains·(M·(k·x + v)))^γ."""
+
+    kept: float
+    veil: Float64Array
+    mix: Float64Array
+    gains: Float64Array
+    gamma: float
+
+    @staticmethod
+    def drawn(light: FloatArray, inside: npt.NDArray[np.bool_], rng: np.random.Generator) -> _Sensor:
+        """One whose white balance fits the picture, float32 (H, W, 3) with its field, bool (H, W)."""
+        kept = rng.uniform(*_KEPT_CONTRAST)
+        veil = (1.0 - kept) * rng.uniform(0.2, 0.6, 3)
+        leak = rng.uniform(0.0, _LEAK, (3, 3)) * (1.0 - np.eye(3))
+        mix = leak + np.diag(1.0 - leak.sum(axis=1))
+        few = (light * kept + veil)[::4, ::4][inside[::4, ::4]] @ mix.T
+        gains = rng.uniform(*_BRIGHTEST, 3) / np.percentile(few, 99.0, axis=0)
+        return _Sensor(kept, veil, mix, gains, rng.uniform(*_GAMMA))
+
+    def takes(self, light: FloatArray) -> FloatArray:
+        """The sensor's signal, float32 (H, W, 3), 0..1."""
+        mixed = (light * self.kept + self.veil) @ self.mix.T
+        signal = np.clip(mixed * self.gains, 0.0, 1.0).astype(np.float32)
+        return np.asarray(signal ** np.float32(self.gamma), dtype=np.float32)
+
+    def undone(self, stored: npt.NDArray[np.uint8]) -> FloatArray:
+        """The light that the stored picture, uint8 (H, W, 3), tells of, float32."""
+        signal = stored.astype(np.float32) / 255.0
+        mixed = signal ** (1.0 / self.gamma) / self.gains
+        return np.asarray((mixed @ np.linalg.inv(self.mix).T - self.veil) / self.kept, dtype=np.float32)
 
 
 def _imperfect(picture: FloatArray, sharpness: float, rng: np.random.Generator) -> FloatArray:

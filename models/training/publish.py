@@ -105,6 +105,11 @@ def model_card(results: Mapping[str, Any]) -> str:
         kappa=held_out["quadratic_kappa"],
         slope=held_out["calibration_slope"],
         intercept=held_out["calibration_intercept"],
+        **{
+            f"{name}_{end}": held_out[f"calibration_{name}_{end}"]
+            for name in ("slope", "intercept")
+            for end in ("low", "high")
+        },
         oof_auc=results["out_of_fold"]["auc_referable"],
         oof_sensitivity=results["out_of_fold"]["sensitivity"],
         oof_specificity=results["out_of_fold"]["specificity"],

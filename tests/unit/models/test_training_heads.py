@@ -49,6 +49,39 @@ def test_calibration_finds_slope_and_cuts_again() -> None:
     assert cuts == pytest.approx([-2.0, -0.5, 1.5, 3.0], abs=0.3)
 
 
+def test_the_decisive_probability_is_calibrated_by_itself() -> None:
+    # Given a score that tells grade 2 and more sharply, but grade 1 from 0 and 3 from 2 hardly at all
+    rng = np.random.default_rng(0)
+    scores = rng.normal(size=4000)
+    referable = rng.random(4000) < 1 / (1 + np.exp(-4.0 * scores))
+    grades = np.where(referable, 2, 0) + rng.integers(0, 2, 4000)
+    shared_slope, shared = fit_calibration(scores, grades)
+    slope, cuts = fit_calibration(scores, grades, 2)
+    lines = [
+        evaluate.calibration_line(1 / (1 + np.exp(cut - by * scores)), referable)
+        for by, cut in ((shared_slope, shared[1]), (slope, cuts[1]))
+    ]
+    # Then one slope for all cuts is too timid for it, and its own is right
+    assert lines[0][0] > 1.3
+    assert lines[1] == pytest.approx((1.0, 0.0), abs=0.02)
+    # And the cuts ascend, each with the mean probability of its outcome
+    assert (np.diff(cuts) > 0).all()
+    for grade, cut in enumerate(cuts, start=1):
+        mean = (1 / (1 + np.exp(cut - slope * scores))).mean()
+        assert mean == pytest.approx((grades >= grade).mean(), abs=1e-6)
+
+
+def test_the_intervals_of_the_calibration_hold_what_made_the_outcomes() -> None:
+    rng = np.random.default_rng(1)
+    logit = rng.normal(0.0, 2.0, 300)
+    grades = np.where(rng.random(300) < 1 / (1 + np.exp(-logit)), 2, 0)
+    for factor, inside in ((1.0, True), (0.4, False)):  # the second is too timid by far
+        probability = 1 / (1 + np.exp(-factor * logit))
+        found = evaluate.calibration_intervals(Scores(np.tile(probability[:, None], 4), np.ones(300)), grades)
+        assert (found["calibration_slope_low"] < 1.0 < found["calibration_slope_high"]) == inside
+        assert found["calibration_intercept_low"] < 0.0 < found["calibration_intercept_high"]
+
+
 def test_the_fitted_head_ranks_reaches_its_sensitivity_and_orders_its_thresholds() -> None:
     features, grades = graded()
     fitted = fit_head(features[None], grades, list(range(len(grades))), CONFIG)
@@ -117,6 +150,7 @@ def test_a_decision_is_flipped_when_it_differs_or_is_not_given() -> None:
     assert evaluate.flipped(other, oracle, point).tolist() == [False, True, True, True]
     figures = evaluate.camera_figures(oracle, other, None, np.array([2, 2, 0, 0]), point)
     assert figures["unadapted"]["flipped"] == 0.75
+    assert figures["unadapted"]["decided_otherwise"] == pytest.approx(2 / 3)
     assert "adapted" not in figures
 
 
