@@ -51,7 +51,7 @@ def calibrate(scores: FloatArray, grades: IntArray, sensitivity: float) -> Calib
     Raises:
         TrainingDivergedError: Higher scores do not go with higher grades: the grader learned nothing.
     """
-    slope, cuts = fit_calibration(scores, grades)
+    slope, cuts = fit_calibration(scores, grades, REFERABLE)
     if not slope > 0:
         raise TrainingDivergedError(
             "the classifier does not rank the validation part's grades: give it more photographs or steps"

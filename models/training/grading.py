@@ -118,10 +118,15 @@ def fit_calibration(
 
 
 def _fit_cut(logits: FloatArray, reached: npt.NDArray[np.bool_]) -> float:
-    """The likeliest cut c of σ(logit − c): that at which its mean is the outcome's frequency."""
+    """The likeliest cut c of σ(logit − c): that at which its mean is the outcome's frequency.
+
+    An outcome that all or none have gets the frequency of half a photograph less, or more.
+    """
+    half = 0.5 / len(reached)
+    frequency = float(np.clip(reached.mean(), half, 1.0 - half))
 
     def excess(cut: float) -> float:
-        return float((1.0 / (1.0 + np.exp(cut - logits))).mean() - reached.mean())
+        return float((1.0 / (1.0 + np.exp(cut - logits))).mean() - frequency)
 
     return float(brentq(excess, logits.min() - _FAR, logits.max() + _FAR))
 

@@ -167,7 +167,7 @@ class ReferenceRun:
         parity = export_classifier(network.eval(), path, self.data.pictures[:4])
         torch.save(network.state_dict(), self.out / "classifier.pt")
         calibration = {
-            "method": "proportional odds refitted on out-of-fold scores of training and validation",
+            "method": "referable outcome out of fold: slope and second cut; the other cuts by theirs",
             "slope": float(fitted.head.slope),
             "cuts": [float(cut) for cut in fitted.head.cuts],
             "referable_sensitivity_aimed_at": self.config.head.sensitivity,

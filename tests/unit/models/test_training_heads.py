@@ -71,6 +71,17 @@ def test_the_decisive_probability_is_calibrated_by_itself() -> None:
         assert mean == pytest.approx((grades >= grade).mean(), abs=1e-6)
 
 
+def test_a_grade_that_all_have_still_gets_a_cut() -> None:
+    # Given photographs of which none is healthy
+    rng = np.random.default_rng(2)
+    scores = rng.normal(size=60)
+    grades = np.where(rng.random(60) < 1 / (1 + np.exp(-2.0 * scores)), 3, 1)
+    _, cuts = fit_calibration(scores, grades, 2)
+    assert np.isfinite(cuts).all()
+    assert (np.diff(cuts) >= 0).all()
+    assert cuts[0] < scores.min()
+
+
 def test_the_intervals_of_the_calibration_hold_what_made_the_outcomes() -> None:
     rng = np.random.default_rng(1)
     logit = rng.normal(0.0, 2.0, 300)
