@@ -47,6 +47,8 @@ _REASON_OF_STATUS = {
 _STOP_POLL_S = 0.02
 _CLOSE_S = 2.0
 """The accepting thread looks ten times a second whether it should end."""
+_CONNECTIONS_PER_PLACE = 8
+"""Connections that the library may hold for each place that associations have."""
 
 
 class Listener:
@@ -91,6 +93,9 @@ class Listener:
         ae = _application_entity(self._ae_title)
         ae.acse_timeout, ae.dimse_timeout = acse_timeout_s, dimse_timeout_s
         ae.network_timeout = network_timeout_s
+        # The library's own limit, of ten by default, would reject without a row. It also counts connections
+        # that have not asked for an association yet.
+        ae.maximum_associations = _CONNECTIONS_PER_PLACE * (maximum_associations + 1)
         handlers = (
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_ESTABLISHED, self._on_established),

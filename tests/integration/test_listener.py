@@ -218,6 +218,20 @@ def test_the_limit_counts_open_associations_only(tmp_path: Path) -> None:
         wait_until(lambda: recorder.of_kind("CONNECTION"))
 
 
+def test_as_many_associations_as_allowed_are_accepted_and_one_more_leaves_a_row(tmp_path: Path) -> None:
+    # Given a limit above the library's own one of ten
+    with listening(tmp_path, maximum_associations=15) as (listener, recorder):
+        opened = [associate(listener) for _ in range(15)]
+        one_more = associate(listener)
+        wait_until(lambda: recorder.rejections)
+
+        assert all(assoc.is_established for assoc in opened)
+        assert one_more.is_rejected
+        assert [each.reason_code for each in recorder.rejections] == ["ASSOCIATION_LIMIT"]
+        for assoc in opened:
+            assoc.release()
+
+
 def test_each_abstract_syntax_that_is_not_accepted_is_told_once(service: Service) -> None:
     listener, recorder = service
 
