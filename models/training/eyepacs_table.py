@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from rich.table import Table
+from scipy.special import expit
 from scipy.stats import rankdata
 
 from models.training.divergence import TrainingDivergedError
@@ -37,7 +38,7 @@ class Calibration:
 
     def cumulative(self, scores: FloatArray) -> FloatArray:
         """P(grade ≥ 1..4) of scores float64 (N,), float64 (N, 4)."""
-        return np.asarray(1.0 / (1.0 + np.exp(np.asarray(self.cuts)[None] - self.slope * scores[:, None])))
+        return np.asarray(expit(self.slope * scores[:, None] - np.asarray(self.cuts)[None]))
 
 
 def calibrate(scores: FloatArray, grades: IntArray, sensitivity: float) -> Calibration:
@@ -58,7 +59,7 @@ def calibrate(scores: FloatArray, grades: IntArray, sensitivity: float) -> Calib
         )
     levels = choose_levels(scores, grades, sensitivity)
     mild, referable, severe, proliferative = (
-        float(1.0 / (1.0 + np.exp(cut - slope * level))) for cut, level in zip(cuts, levels, strict=True)
+        float(expit(slope * level - cut)) for cut, level in zip(cuts, levels, strict=True)
     )
     return Calibration(slope, tuple(float(cut) for cut in cuts), (mild, referable, severe, proliferative))
 

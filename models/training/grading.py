@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.optimize import brentq
+from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor, nn
@@ -126,7 +127,7 @@ def _fit_cut(logits: FloatArray, reached: npt.NDArray[np.bool_]) -> float:
     frequency = float(np.clip(reached.mean(), half, 1.0 - half))
 
     def excess(cut: float) -> float:
-        return float((1.0 / (1.0 + np.exp(cut - logits))).mean() - frequency)
+        return float(expit(logits - cut).mean() - frequency)
 
     return float(brentq(excess, logits.min() - _FAR, logits.max() + _FAR))
 
@@ -224,9 +225,7 @@ def fit_head(
     head, scores = fitted.head, fitted.scores
     levels = choose_levels(scores, grades, config.sensitivity)
     slope, cuts = float(head.slope), head.cuts.numpy()
-    thresholds = [
-        float(1.0 / (1.0 + np.exp(cut - slope * level))) for cut, level in zip(cuts, levels, strict=True)
-    ]
+    thresholds = [float(expit(slope * level - cut)) for cut, level in zip(cuts, levels, strict=True)]
     referable, stated = grades >= REFERABLE, np.searchsorted(levels, scores, side="right")
     figures = {
         "penalty": fitted.penalty,
