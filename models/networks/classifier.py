@@ -68,7 +68,7 @@ class LesionSummary(nn.Module):
         areas = [(lesions > level).to(torch.float32).sum((2, 3)) for level in AREA_LEVELS]
         counts = torch.log1p(torch.cat([*areas, lesions.sum((2, 3)), summits], 1))
         highest = functional.avg_pool2d(lesions, 4).amax((2, 3))
-        # Depends on the input, if only by its type: the exporter would fold it into that constant.
+        # Nothing is added, but made to depend on the input: else the exporter folds it into that constant.
         near = (self.across + mask[:1, :, :1, :1] * 0.0 < self.chords).to(torch.float32)
         central = torch.log1p((lesions * near).sum((2, 3)))
         return torch.cat([counts, highest, central], 1), lesions
