@@ -1,0 +1,510 @@
+from __future__ import annotations
+
+import struct
+import subprocess
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import jpeg_ls
+import numpy as np
+import numpy.typing as npt
+import openjpeg
+import pytest
+import simplejpeg
+from factories.dicom import ExplicitVRLittleEndian, make_fundus, synthetic_fundus
+from factories.servers import require_binary
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openjpeg.utils import encode_array
+from pydicom.dataset import FileDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    JPEG2000,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+
+from dicom_io.colour_model import ybr_to_rgb
+from dicom_io.errors import RefusedPixelsError
+from dicom_io.pixels import frames
+
+Rgb = npt.NDArray[np.uint8]
+Samples = npt.NDArray[Any]
+FUNDUS = synthetic_fundus(128, 3)
+RGB, YBR = 1, 3
+"""OpenJPEG's numbers for colour spaces."""
+
+
+def encoded(ds: FileDataset) -> bytes:
+    buffer = BytesIO()
+    ds.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def decode(ds: FileDataset | bytes) -> Rgb:
+    [frame] = frames(ds if isinstance(ds, bytes) else encoded(ds))
+    assert frame.dtype == np.uint8
+    assert frame.flags.c_contiguous
+    return frame
+
+
+def refusal(ds: FileDataset | bytes) -> RefusedPixelsError:
+    with pytest.raises(RefusedPixelsError) as caught:
+        list(frames(ds if isinstance(ds, bytes) else encoded(ds)))
+    return caught.value
+
+
+def difference(one: Rgb, other: Rgb) -> float:
+    return float(np.abs(one.astype(int) - other).mean())
+
+
+def rgb_to_ybr(rgb: Rgb) -> Rgb:
+    """PS3.3 C.7.6.3.1.2, as the standard writes it."""
+    matrix = np.array([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]])
+    rounded: Rgb = np.clip(np.rint(rgb.astype(float) @ matrix.T + [0, 128, 128]), 0, 255).astype(np.uint8)
+    return rounded
+
+
+def packed_bits(plane: bytes) -> bytes:
+    """RLE of one byte plane (PS3.5 G.3.1): runs of equal bytes, the rest literally."""
+    out, at = bytearray(), 0
+    while at < len(plane):
+        run = 1
+        while run < 128 and plane[at : at + run + 1] == plane[at : at + 1] * (run + 1):
+            run += 1
+        if run > 1:
+            out += bytes((257 - run, plane[at]))
+        else:
+            out += bytes((0, plane[at]))
+        at += run
+    return bytes(out) + b"\x80" * (len(out) % 2)
+
+
+def as_rle(samples: Samples) -> bytes:
+    number = samples.shape[2] if samples.ndim == 3 else 1
+    planes = samples.reshape(-1, number)
+    width = samples.dtype.itemsize
+    parts = [
+        packed_bits((planes[:, channel] >> shift & 255).astype(np.uint8).tobytes())
+        for channel in range(number)
+        for shift in range(8 * (width - 1), -1, -8)
+    ]
+    offsets = [64 + sum(map(len, parts[:index])) for index in range(len(parts))]
+    return struct.pack("<16L", len(parts), *offsets, *[0] * (15 - len(parts))) + b"".join(parts)
+
+
+def as_j2k(samples: Samples, bits: int = 0, **options: Any) -> bytes:
+    options = {"use_mct": False, "photometric_interpretation": RGB if samples.ndim == 3 else 2} | options
+    return bytes(encode_array(samples, bits_stored=bits or samples.itemsize * 8, **options))
+
+
+def as_jpeg_ls(samples: Samples, bits: int = 0, mode: int | None = None, error: int = 0) -> bytes:
+    return bytes(
+        jpeg_ls.encode_array(
+            samples,
+            lossy_error=error,
+            interleave_mode=(2 if samples.ndim == 3 else 0) if mode is None else mode,
+        )
+    )
+
+
+LOSSLESS: dict[UID, Callable[[Samples], bytes]] = {
+    JPEG2000Lossless: as_j2k,
+    JPEGLSLossless: as_jpeg_ls,
+    RLELossless: as_rle,
+}
+lossless = pytest.mark.parametrize("syntax", LOSSLESS, ids=lambda syntax: syntax.keyword)
+
+
+def compressed(stream: bytes, syntax: UID, **attributes: Any) -> FileDataset:
+    ds = make_fundus(FUNDUS, transfer_syntax=ExplicitVRLittleEndian, **attributes)
+    ds.file_meta.TransferSyntaxUID = syntax
+    ds.PixelData = encapsulate([stream])
+    ds["PixelData"].VR = "OB"
+    ds["PixelData"].is_undefined_length = True
+    return ds
+
+
+@lossless
+def test_a_lossless_codec_gives_rgb_bit_for_bit(syntax: UID) -> None:
+    ds = compressed(LOSSLESS[syntax](FUNDUS), syntax, photometric="RGB")
+
+    np.testing.assert_array_equal(decode(ds), FUNDUS)
+
+
+@lossless
+@pytest.mark.parametrize("label", ["YBR_FULL", "YBR_FULL_422", "RGB"])
+def test_ybr_samples_are_converted_whatever_the_label(syntax: UID, label: str) -> None:
+    ds = compressed(LOSSLESS[syntax](rgb_to_ybr(FUNDUS)), syntax, photometric=label)
+
+    assert difference(decode(ds), FUNDUS) <= 1.5
+
+
+@lossless
+@pytest.mark.parametrize("label", ["YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", ""])
+def test_rgb_samples_with_another_label_stay_as_they_are(syntax: UID, label: str) -> None:
+    ds = compressed(LOSSLESS[syntax](FUNDUS), syntax, photometric=label)
+
+    np.testing.assert_array_equal(decode(ds), FUNDUS)
+
+
+@pytest.mark.parametrize("label", ["YBR_RCT", "YBR_ICT", "YBR_FULL", "RGB"])
+def test_the_colour_transform_of_jpeg_2000_is_undone_by_its_own_marker(label: str) -> None:
+    stream = as_j2k(FUNDUS, use_mct=True)
+
+    np.testing.assert_array_equal(decode(compressed(stream, JPEG2000Lossless, photometric=label)), FUNDUS)
+
+
+def test_without_a_surround_the_marker_of_jpeg_2000_still_counts() -> None:
+    inner = np.ascontiguousarray(synthetic_fundus(256, 1)[80:176, 80:176])
+    by_marker = compressed(as_j2k(inner, use_mct=True), JPEG2000Lossless, photometric="YBR_FULL")
+    by_label = compressed(as_j2k(rgb_to_ybr(inner)), JPEG2000Lossless, photometric="YBR_FULL")
+
+    np.testing.assert_array_equal(decode(by_marker), inner)
+    assert difference(decode(by_label), inner) <= 1.5
+
+
+@pytest.mark.parametrize("transform", [True, False])
+def test_lossy_jpeg_2000_is_close(transform: bool) -> None:
+    stream = as_j2k(FUNDUS, use_mct=transform, compression_ratios=[8])
+    ds = compressed(stream, JPEG2000, photometric="YBR_ICT" if transform else "RGB")
+
+    assert len(stream) < FUNDUS.size / 7
+    assert difference(decode(ds), FUNDUS) < 4
+
+
+def test_a_jp2_file_in_the_object_is_read_too() -> None:
+    stream = as_j2k(FUNDUS, use_mct=True, codec_format=1)
+
+    assert stream[4:8] == b"jP  "
+    np.testing.assert_array_equal(decode(compressed(stream, JPEG2000Lossless, photometric="YBR_RCT")), FUNDUS)
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2])
+@pytest.mark.parametrize("error", [0, 3])
+def test_jpeg_ls_in_every_order_of_its_components(mode: int, error: int) -> None:
+    picture = np.ascontiguousarray(np.moveaxis(FUNDUS, 2, 0)) if mode == 0 else FUNDUS
+    stream = as_jpeg_ls(picture, mode=mode, error=error)
+    syntax = JPEGLSNearLossless if error else JPEGLSLossless
+
+    frame = decode(compressed(stream, syntax, photometric="RGB"))
+
+    assert np.abs(frame.astype(int) - FUNDUS).max() <= error
+
+
+@pytest.mark.parametrize("stored", [12, 16])
+@pytest.mark.parametrize(
+    ("syntax", "encode"),
+    [
+        (JPEG2000Lossless, lambda deep, bits: as_j2k(deep, bits)),
+        (JPEGLSLossless, lambda deep, bits: as_jpeg_ls(deep)),
+        (RLELossless, lambda deep, bits: as_rle(deep)),
+    ],
+    ids=["JPEG 2000", "JPEG-LS", "RLE"],
+)
+def test_deep_samples_are_scaled_by_bits_stored(
+    syntax: UID, encode: Callable[[Samples, int], bytes], stored: int
+) -> None:
+    deep = FUNDUS.astype(np.uint16) << (stored - 8)
+    attributes = {"BitsAllocated": 16, "BitsStored": stored, "HighBit": stored - 1}
+    ds = compressed(encode(deep, stored), syntax, photometric="RGB", **attributes)
+
+    np.testing.assert_array_equal(decode(ds), FUNDUS)
+
+
+def test_high_bit_tells_where_the_samples_end() -> None:
+    aligned = (FUNDUS.astype("<u2") << 8).tobytes()
+    ds = make_fundus(FUNDUS, transfer_syntax=ExplicitVRLittleEndian, PixelData=aligned)
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 12, 15
+
+    np.testing.assert_array_equal(decode(ds), FUNDUS)
+
+
+COLOURS = np.stack([np.arange(256), np.arange(256) // 2, np.arange(256) // 4], axis=1).astype(np.uint8)
+INDICES = FUNDUS[..., 0]
+
+
+def with_palette(ds: FileDataset, *, bits: int = 16, wide: bool = True) -> FileDataset:
+    ds.PhotometricInterpretation, ds.SamplesPerPixel = "PALETTE COLOR", 1
+    del ds.PlanarConfiguration
+    for channel, name in enumerate(("Red", "Green", "Blue")):
+        setattr(ds, f"{name}PaletteColorLookupTableDescriptor", [256, 0, bits])
+        entries = COLOURS[:, channel].astype("<u2") * (257 if bits == 16 else 1)
+        data = entries.tobytes() if wide else COLOURS[:, channel].tobytes()
+        setattr(ds, f"{name}PaletteColorLookupTableData", data)
+    return ds
+
+
+@pytest.mark.parametrize(("bits", "wide"), [(16, True), (8, True), (8, False)])
+def test_palette_colour_uncompressed(bits: int, wide: bool) -> None:
+    ds = make_fundus(FUNDUS, transfer_syntax=ExplicitVRLittleEndian, PixelData=INDICES.tobytes())
+
+    np.testing.assert_array_equal(decode(with_palette(ds, bits=bits, wide=wide)), COLOURS[INDICES])
+
+
+@lossless
+def test_palette_colour_compressed(syntax: UID) -> None:
+    ds = compressed(LOSSLESS[syntax](np.ascontiguousarray(INDICES)), syntax)
+
+    np.testing.assert_array_equal(decode(with_palette(ds)), COLOURS[INDICES])
+
+
+def test_a_segmented_palette_is_expanded() -> None:
+    ds = with_palette(
+        make_fundus(FUNDUS, transfer_syntax=ExplicitVRLittleEndian, PixelData=INDICES.tobytes())
+    )
+    for channel, name in enumerate(("Red", "Green", "Blue")):
+        delattr(ds, f"{name}PaletteColorLookupTableData")
+        # One discrete entry 0, then a line of 255 entries up to the last.
+        top = 255 * 257 >> channel
+        words = struct.pack("<6H", 0, 1, 0, 1, 255, top)
+        setattr(ds, f"Segmented{name}PaletteColorLookupTableData", words)
+
+    assert np.abs(decode(ds).astype(int) - COLOURS[INDICES]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"RedPaletteColorLookupTableDescriptor": None},
+        {"GreenPaletteColorLookupTableDescriptor": [128, 0, 16]},
+        {"BluePaletteColorLookupTableData": b"\0" * 100},
+        {"BluePaletteColorLookupTableData": None},
+        {"SamplesPerPixel": 3},
+    ],
+)
+def test_a_palette_that_does_not_fit_is_refused(damage: dict[str, Any]) -> None:
+    ds = with_palette(
+        make_fundus(FUNDUS, transfer_syntax=ExplicitVRLittleEndian, PixelData=INDICES.tobytes())
+    )
+    for keyword, value in damage.items():
+        if value is None:
+            delattr(ds, keyword)
+        else:
+            setattr(ds, keyword, value)
+
+    error = refusal(ds)
+
+    assert error.reason_code == "PIXELS_UNREADABLE"
+    assert "palette" in error.detail
+
+
+def test_palette_colour_does_not_survive_lossy_compression() -> None:
+    ds = with_palette(compressed(as_jpeg_ls(np.ascontiguousarray(INDICES), error=2), JPEGLSNearLossless))
+
+    assert refusal(ds).reason_code == "PIXELS_UNREADABLE"
+
+
+DCMTK = {
+    "SV1": (JPEGLosslessSV1, "dcmcjpeg", "+e1", 0),
+    "process 14, 2": (JPEGLossless, "dcmcjpeg", "+el +sv 2", 0),
+    "process 14, 7": (JPEGLossless, "dcmcjpeg", "+el +sv 7", 0),
+    "extended": (JPEGExtended12Bit, "dcmcjpeg", "+ee +q 95 +s4", 4),
+    "JPEG-LS": (JPEGLSLossless, "dcmcjpls", "+el", 0),
+    "JPEG-LS by plane": (JPEGLSLossless, "dcmcjpls", "+el +in", 0),
+    "near-lossless": (JPEGLSNearLossless, "dcmcjpls", "+en +md 2", 2),
+    "RLE": (RLELossless, "dcmcrle", "", 0),
+    "deflated": (DeflatedExplicitVRLittleEndian, "dcmconv", "+td", 0),
+    "big endian": (ExplicitVRBigEndian, "dcmconv", "+tb", 0),
+    "implicit": (ImplicitVRLittleEndian, "dcmconv", "+ti", 0),
+}
+
+
+def by_dcmtk(ds: FileDataset, folder: Path, program: str, options: str) -> bytes:
+    ds.save_as(folder / "source.dcm", enforce_file_format=True)
+    command = [require_binary(program), *options.split(), folder / "source.dcm", folder / "coded.dcm"]
+    subprocess.run(command, check=True, capture_output=True)
+    return (folder / "coded.dcm").read_bytes()
+
+
+@pytest.mark.dcmtk
+@pytest.mark.parametrize("planar", [0, 1])
+@pytest.mark.parametrize("case", DCMTK)
+def test_what_dcmtk_writes_is_read(case: str, planar: int, tmp_path: Path) -> None:
+    syntax, program, options, bound = DCMTK[case]
+    ds = make_fundus(FUNDUS, transfer_syntax=ExplicitVRLittleEndian, photometric="RGB")
+    if planar:
+        ds.PlanarConfiguration = 1
+        ds.PixelData = np.ascontiguousarray(np.moveaxis(FUNDUS, 2, 0)).tobytes()
+
+    content = by_dcmtk(ds, tmp_path, program, options)
+
+    assert str(syntax).encode() in content[:1000]
+    frame = decode(content)
+    assert (
+        np.abs(frame.astype(int) - FUNDUS).mean()
+        if case == "extended"
+        else np.abs(frame.astype(int) - FUNDUS).max()
+    ) <= bound
+
+
+@pytest.mark.dcmtk
+@pytest.mark.parametrize(("label", "ybr"), [("RGB", True), ("YBR_FULL", True), ("YBR_FULL", False)])
+def test_jpeg_lossless_whatever_the_label(label: str, ybr: bool, tmp_path: Path) -> None:
+    source = make_fundus(rgb_to_ybr(FUNDUS) if ybr else FUNDUS, transfer_syntax=ExplicitVRLittleEndian)
+    source.PhotometricInterpretation = "RGB"
+    content = by_dcmtk(source, tmp_path, "dcmcjpeg", "+e1").replace(b"CS\x04\x00RGB ", b"CS\x04\x00RGB ")
+    jfif = content.replace(
+        b"\xff\xd8\xff\xc3", b"\xff\xd8\xff\xe0\x00\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0\xff\xc3"
+    )
+    start = content.index(b"\xff\xd8")
+    ds = compressed(content[start:], JPEGLosslessSV1, photometric=label)
+    marked = compressed(jfif[start:], JPEGLosslessSV1, photometric=label)
+
+    assert difference(decode(ds), FUNDUS) <= 1.5
+    np.testing.assert_array_equal(decode(marked), decode(ds))
+
+
+@pytest.mark.dcmtk
+def test_deep_jpeg_lossless_is_named_as_not_read(tmp_path: Path) -> None:
+    deep = (FUNDUS.astype("<u2") << 4).tobytes()
+    ds = make_fundus(FUNDUS, transfer_syntax=ExplicitVRLittleEndian, photometric="RGB", PixelData=deep)
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 12, 11
+
+    error = refusal(by_dcmtk(ds, tmp_path, "dcmcjpeg", "+e1"))
+
+    assert error.reason_code == "UNSUPPORTED_TRANSFER_SYNTAX"
+    assert "bits" in error.detail
+
+
+@lossless
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda stream: stream[: len(stream) // 2],
+        lambda stream: stream[:50],
+        lambda stream: stream[:4],
+        lambda stream: b"\0\0",
+        lambda stream: b"GIF89a" + stream,
+    ],
+    ids=["half", "start", "four bytes", "nothing", "something else"],
+)
+def test_a_damaged_stream_is_unreadable(syntax: UID, damage: Callable[[bytes], bytes]) -> None:
+    assert refusal(compressed(damage(LOSSLESS[syntax](FUNDUS)), syntax)).reason_code == "PIXELS_UNREADABLE"
+
+
+@lossless
+def test_empty_pixel_data_is_missing(syntax: UID) -> None:
+    ds = compressed(b"\0\0", syntax)
+    empty = b"\xfe\xff\x00\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    content = encoded(ds)
+    start = content.index(b"\xe0\x7f\x10\x00") + 12
+
+    assert refusal(content[:start] + empty).reason_code in ("PIXELS_MISSING", "PIXELS_UNREADABLE")
+    ds.PixelData = None
+    assert refusal(content[: content.index(b"\xe0\x7f\x10\x00")]).reason_code == "PIXELS_MISSING"
+
+
+@lossless
+def test_one_component_is_no_colour(syntax: UID) -> None:
+    error = refusal(compressed(LOSSLESS[syntax](np.ascontiguousarray(FUNDUS[..., 0])), syntax))
+
+    assert error.reason_code == ("PIXELS_UNREADABLE" if syntax == RLELossless else "NOT_COLOUR")
+
+
+def claiming(stream: bytes, syntax: UID, rows: int, columns: int) -> bytes:
+    """`stream` with another size in its own header."""
+    if syntax == JPEG2000Lossless:
+        return (
+            stream[:8]
+            + struct.pack(">LL", columns, rows)
+            + stream[16:24]
+            + struct.pack(">LL", columns, rows)
+            + stream[32:]
+        )
+    at = stream.index(b"\xff\xf7") + 5
+    return stream[:at] + struct.pack(">HH", rows, columns) + stream[at + 4 :]
+
+
+def never(*arguments: Any, **options: Any) -> None:
+    raise AssertionError("decoded")
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
+@pytest.mark.parametrize(
+    ("rows", "columns", "reason"), [(40_000, 40_000, "IMAGE_TOO_LARGE"), (9_900, 9_900, "PIXELS_UNREADABLE")]
+)
+def test_a_stream_that_claims_too_much_is_refused_before_it_is_decoded(
+    syntax: UID, rows: int, columns: int, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    black = LOSSLESS[syntax](np.zeros((64, 64, 3), np.uint8))
+    for module, name in ((openjpeg, "decode"), (jpeg_ls, "decode_pixel_data"), (simplejpeg, "decode_jpeg")):
+        monkeypatch.setattr(module, name, never)
+
+    error = refusal(compressed(claiming(black, syntax, rows, columns), syntax))
+
+    assert error.reason_code == reason
+    assert str(rows) in error.detail
+
+
+def test_run_lengths_that_cannot_hold_the_pixels_are_refused() -> None:
+    ds = compressed(as_rle(FUNDUS), RLELossless, Rows=9_000, Columns=9_000)
+
+    assert "cannot hold" in refusal(ds).detail
+
+
+@lossless
+def test_a_header_of_40_000_pixels_a_side_is_refused(syntax: UID) -> None:
+    ds = compressed(LOSSLESS[syntax](FUNDUS), syntax, Rows=40_000, Columns=40_000)
+
+    assert refusal(ds).reason_code == "IMAGE_TOO_LARGE"
+
+
+@lossless
+def test_frames_come_one_by_one_in_order(syntax: UID) -> None:
+    series = [synthetic_fundus(64, seed) for seed in range(3)]
+    ds = compressed(b"\0\0", syntax, photometric="RGB", NumberOfFrames=3, Rows=64, Columns=64)
+    ds.PixelData = encapsulate([LOSSLESS[syntax](frame) for frame in series[:2]] + [b"broken"])
+
+    coming = frames(encoded(ds))
+
+    np.testing.assert_array_equal(next(coming), series[0])
+    np.testing.assert_array_equal(next(coming), series[1])
+    with pytest.raises(RefusedPixelsError, match="PIXELS_UNREADABLE"):
+        next(coming)
+
+
+SMALL = synthetic_fundus(32, 5)
+OBJECTS = {
+    syntax: encoded(compressed(encode(SMALL), syntax, Rows=32, Columns=32))
+    for syntax, encode in LOSSLESS.items()
+}
+
+
+@given(
+    syntax=st.sampled_from(sorted(OBJECTS)),
+    edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
+    end=st.floats(0.2, 1),
+)
+@settings(max_examples=150, deadline=None)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_damage_gives_frames_or_a_contracted_refusal(
+    syntax: UID, edits: list[tuple[float, int]], end: float
+) -> None:
+    content = bytearray(OBJECTS[syntax])
+    start = content.index(b"\xe0\x7f\x10\x00")
+    for position, value in edits:
+        content[start + int(position * (len(content) - start))] = value
+    try:
+        outcome = list(frames(bytes(content[: int(len(content) * end)])))
+    except RefusedPixelsError as error:
+        assert error.reason_code in (
+            "PIXELS_MISSING", "PIXELS_UNREADABLE", "UNSUPPORTED_TRANSFER_SYNTAX", "NOT_COLOUR", "IMAGE_TOO_LARGE",
+        )  # fmt: skip
+    else:
+        assert all(frame.ndim == 3 and frame.shape[2] == 3 for frame in outcome)
+
+
+def test_conversion_there_and_back() -> None:
+    assert difference(ybr_to_rgb(rgb_to_ybr(FUNDUS)), FUNDUS) <= 1.5
