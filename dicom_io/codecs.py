@@ -43,6 +43,7 @@ NO_TRANSFORM = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 _LOSSLESS, _JPEG_LS = 0xC3, 0xF7
 _DCT = (0xC0, 0xC1, 0xC2)
 _BY_PLANE = 0
+_END_OF_IMAGE = b"\xff\xd9"
 
 
 def decode_frame(stream: bytes, layout: FrameLayout) -> RgbFrame:
@@ -126,6 +127,8 @@ def _jpeg_ls(stream: bytes, layout: FrameLayout) -> RgbFrame:
     _check_components(len(header.component_ids), "JPEG-LS", layout)
     _check_precision(header.precision)
     check_stream(header.rows, header.columns, len(stream))
+    if not stream.rstrip(b"\0").endswith(_END_OF_IMAGE):  # CharLS would read on for seconds
+        raise RefusedPixelsError("PIXELS_UNREADABLE", "the JPEG-LS stream is cut off before its end")
     try:
         content, found = jpeg_ls.decode_pixel_data(stream)
     except (RuntimeError, ValueError) as error:
