@@ -6,6 +6,7 @@ Every size is checked against the limits before memory is taken for it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -50,7 +51,8 @@ def frames(data: bytes, header: FundusHeader | None = None) -> Iterator[RgbFrame
     if layout.transfer_syntax_uid in CODECS:
         yield from _compressed_frames(parsed, layout)
     else:
-        yield from _raw_frames(parsed, layout, element[1])
+        swapped = layout.bits_allocated == 8 and not parsed.little_endian and element[0][4:6] == b"OW"
+        yield from _raw_frames(_in_order(parsed) if swapped else parsed, layout, element[1])
 
 
 def _compressed_frames(parsed: ParsedObject, layout: FrameLayout) -> Iterator[RgbFrame]:
@@ -73,6 +75,13 @@ def _streams(parsed: ParsedObject, number: int) -> Iterator[bytes]:
     except Exception as error:  # the item structure is damaged; the library has many ways to say so
         detail = f"the encapsulated pixel data is damaged ({type(error).__name__})"
         raise RefusedPixelsError("PIXELS_UNREADABLE", detail) from error
+
+
+def _in_order(parsed: ParsedObject) -> ParsedObject:
+    """The object with its 8-bit samples in order: in big endian words the second comes first (PS3.5 8.1.1)."""
+    content = parsed.stream.read()
+    words = np.frombuffer(content[: len(content) & ~1], ">u2").astype("<u2").tobytes()
+    return replace(parsed, stream=BytesIO(words))
 
 
 def _raw_frames(parsed: ParsedObject, layout: FrameLayout, stated_bytes: int) -> Iterator[RgbFrame]:
