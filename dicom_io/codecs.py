@@ -160,6 +160,8 @@ def _jpeg_2000(stream: bytes, layout: FrameLayout) -> RgbFrame:
         raise RefusedPixelsError("PIXELS_UNREADABLE", f"the JPEG 2000 stream is damaged: {error}") from error
     # YBR_ICT and YBR_RCT name the transform that decoding has undone (PS3.3 C.7.6.3.1.2).
     stated = layout.photometric.startswith(("YBR_FULL", "YBR_PARTIAL")) and not header.transformed
+    if samples.size != header.rows * header.columns * header.components:
+        raise RefusedPixelsError("PIXELS_UNREADABLE", "the JPEG 2000 stream has another size than it states")
     shaped = samples.reshape(header.rows, header.columns, header.components)
     return finished(shaped, _significant(header.precision, layout), layout, stated_ybr=stated)
 

@@ -44,7 +44,7 @@ def read_jpeg2000_header(stream: bytes) -> Jpeg2000Header:
 
     Raises:
         RefusedPixelsError: PIXELS_UNREADABLE when it is none, is cut off, has signed or subsampled
-            components, or absurdly many tiles.
+            components, an image offset, or absurdly many tiles.
     """
     start = stream.find(_START, 0, _LONGEST_BOXES) if stream[:8] == _BOXES else 0
     size = stream[start + 6 : start + 42] if start >= 0 else b""
@@ -54,6 +54,8 @@ def read_jpeg2000_header(stream: bytes) -> Jpeg2000Header:
     parts = stream[start + 42 : start + 42 + 3 * number]
     if not number or len(parts) < 3 * number:
         raise RefusedPixelsError("PIXELS_UNREADABLE", "the JPEG 2000 header is cut off")
+    if left or top:  # the decoder's binding copies as if there were no offset
+        raise RefusedPixelsError("PIXELS_UNREADABLE", "JPEG 2000 with an image offset is not read")
     if any(byte & 0x80 for byte in parts[::3]) or set(parts[1::3] + parts[2::3]) != {1}:
         detail = "JPEG 2000 with signed or subsampled components is not read"
         raise RefusedPixelsError("PIXELS_UNREADABLE", detail)
@@ -62,8 +64,8 @@ def read_jpeg2000_header(stream: bytes) -> Jpeg2000Header:
         raise RefusedPixelsError("PIXELS_UNREADABLE", f"{tiles} JPEG 2000 tiles")
     return Jpeg2000Header(
         start=start,
-        rows=bottom - top,
-        columns=right - left,
+        rows=bottom,
+        columns=right,
         precision=max(parts[::3]) + 1,
         components=number,
         transformed=_transformed(stream, start + 2),

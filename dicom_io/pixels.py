@@ -78,7 +78,7 @@ def _streams(parsed: ParsedObject, number: int) -> Iterator[bytes]:
 
 
 def _in_order(parsed: ParsedObject) -> ParsedObject:
-    """The object with its 8-bit samples in order: in big endian words the second comes first (PS3.5 8.1.1)."""
+    """The object with its 8-bit samples in order: big endian words have the second one first (PS3.5 8.1)."""
     content = parsed.stream.read()
     words = np.frombuffer(content[: len(content) & ~1], ">u2").astype("<u2").tobytes()
     return replace(parsed, stream=BytesIO(words))

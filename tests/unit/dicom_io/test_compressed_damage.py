@@ -15,6 +15,7 @@ from factories.encodings import (
     FUNDUS,
     LOSSLESS,
     Rgb,
+    as_j2k,
     as_rle,
     by_dcmtk,
     compressed,
@@ -217,3 +218,14 @@ def test_compressed_monochrome_is_no_colour(syntax: UID, photometric: str) -> No
 
     assert error.reason_code == "NOT_COLOUR"
     assert "monochrome" in error.detail
+
+
+@pytest.mark.parametrize("at", [16, 20], ids=["across", "down"])
+def test_jpeg_2000_with_an_image_offset_is_refused_before_it_is_decoded(
+    at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = as_j2k(FUNDUS)
+    moved = stream[:at] + struct.pack(">L", 22) + stream[at + 4 :]
+    monkeypatch.setattr(openjpeg.utils, "decode", never)
+
+    assert "image offset" in refusal(compressed(moved, JPEG2000Lossless)).detail
