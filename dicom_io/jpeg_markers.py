@@ -1,4 +1,4 @@
-"""What a JPEG stream says about itself, read without decoding it (ITU-T T.81 annex B)."""
+"""What a JPEG stream says about itself, read without decoding it (ITU-T T.81 annex B, T.87 annex C)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from enum import StrEnum
 
 from dicom_io.errors import RefusedPixelsError
 
-_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_FRAME_HEADERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 _STANDALONE = {0x01, *range(0xD0, 0xD8)}
 _START_OF_IMAGE = b"\xff\xd8"
 _START_OF_SCAN = 0xDA
 _END_OF_IMAGE = 0xD9
 _APP0 = 0xE0
 _APP14 = 0xEE
+_APPLICATION_DATA = range(0xE0, 0xF0)
 
 
 class JpegColour(StrEnum):
@@ -29,7 +30,8 @@ class JpegHeader:
     """Frame header of a JPEG stream.
 
     Attributes:
-        process: SOF marker's low byte: 0xC0 baseline, 0xC1 extended, 0xC2 progressive, 0xC3 lossless.
+        process: SOF marker's low byte: 0xC0 baseline, 0xC1 extended, 0xC2 progressive, 0xC3 lossless,
+            0xF7 JPEG-LS.
         precision: Bits a sample.
         rows: Lines, in pixels.
         columns: Samples a line, in pixels.
@@ -75,7 +77,7 @@ def read_jpeg_header(stream: bytes) -> JpegHeader:
         raise RefusedPixelsError("PIXELS_UNREADABLE", "the frame does not begin with a JPEG start marker")
     frame: bytes | None = None
     process, jfif, adobe = 0, False, None
-    for marker, body in _segments(stream):
+    for marker, body in _segments(stream)[0]:
         if marker in _FRAME_HEADERS and frame is None:
             process, frame = marker, body
         elif marker == _APP0 and body[:5] == b"JFIF\x00":
@@ -87,8 +89,22 @@ def read_jpeg_header(stream: bytes) -> JpegHeader:
     return _frame_header(process, frame, jfif, adobe)
 
 
-def _segments(stream: bytes) -> list[tuple[int, bytes]]:
-    """Marker segments between SOI and the first scan, as (marker, body)."""
+def without_application_data(stream: bytes) -> bytes:
+    """`stream` without its APPn segments before the first scan: nothing in it states a colour space.
+
+    Raises:
+        RefusedPixelsError: PIXELS_UNREADABLE when the stream has no scan.
+    """
+    kept = [stream[:2]]
+    segments, scan = _segments(stream)
+    for marker, body in segments:
+        if marker not in _APPLICATION_DATA:
+            kept.append(bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2, "big") + body)
+    return b"".join(kept) + stream[scan:]
+
+
+def _segments(stream: bytes) -> tuple[list[tuple[int, bytes]], int]:
+    """Marker segments between SOI and the first scan, as (marker, body), and where that scan begins."""
     segments: list[tuple[int, bytes]] = []
     position = 2
     while position + 1 < len(stream):
@@ -102,7 +118,7 @@ def _segments(stream: bytes) -> list[tuple[int, bytes]]:
             position += 2
             continue
         if marker == _START_OF_SCAN:
-            return segments
+            return segments, position
         length = int.from_bytes(stream[position + 2 : position + 4], "big")
         body = stream[position + 4 : position + 2 + length]
         if marker == _END_OF_IMAGE or length < 2 or len(body) != length - 2:

@@ -114,8 +114,8 @@ _IMAGES = (
     _image(
         "UNSUPPORTED_TRANSFER_SYNTAX",
         "The picture is compressed in a way that this software does not read.",
-        "Have the sender use JPEG Baseline or an uncompressed transfer syntax; the row's reason_detail and "
-        "the log name the one used.",
+        "Have the sender use 8-bit JPEG, JPEG-LS, JPEG 2000, RLE or an uncompressed transfer syntax; the "
+        "row's reason_detail and the log name the one used.",
     ),
     _image(
         "IMAGE_TOO_LARGE",
@@ -225,7 +225,8 @@ _DELIVERIES = (
         "CONTEXT_NOT_ACCEPTED",
         "The receiver does not accept objects of this kind or in this encoding.",
         "A destination: enable Comprehensive 3D SR storage there. A sender: have it offer photographs as "
-        "JPEG Baseline or uncompressed, and leave other objects out of its routing rule.",
+        "8-bit JPEG, JPEG-LS, JPEG 2000, RLE or uncompressed, and leave other objects out of its routing "
+        "rule.",
     ),
     _other(
         Scope.DELIVERY,

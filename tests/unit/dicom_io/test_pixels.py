@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, JPEGBaseline8Bit
+from pydicom.uid import ExplicitVRBigEndian, HTJ2KLossless, JPEGBaseline8Bit
 
-from dicom_io import pixels
+from dicom_io.codecs import NO_TRANSFORM
 from dicom_io.colour_model import expand_422, samples_are_ybr, ybr_to_rgb
 from dicom_io.errors import RefusedPixelsError
 from dicom_io.header import read_header
@@ -207,7 +207,7 @@ def rgb_jpeg() -> bytes:
 
 def test_a_jpeg_stream_with_an_adobe_marker_for_rgb_is_rgb() -> None:
     stream = rgb_jpeg()
-    marked = stream[:2] + pixels._NO_TRANSFORM + stream[2:]
+    marked = stream[:2] + NO_TRANSFORM + stream[2:]
 
     [by_marker] = decode(make_fundus(marked, photometric="YBR_FULL_422"))
     ds = make_fundus(marked)
@@ -248,12 +248,12 @@ def test_a_grey_jpeg_stream_is_no_colour() -> None:
 
 def test_other_transfer_syntaxes_are_named() -> None:
     ds = make_fundus()
-    ds.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    ds.file_meta.TransferSyntaxUID = HTJ2KLossless
 
     error = refusal(ds)
 
     assert error.reason_code == "UNSUPPORTED_TRANSFER_SYNTAX"
-    assert "JPEG 2000" in error.detail
+    assert "High-Throughput JPEG 2000" in error.detail
 
 
 @pytest.mark.parametrize("changes", [{"PixelData": None}, {"PixelData": b""}])
