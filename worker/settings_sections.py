@@ -194,6 +194,35 @@ class SpoolSettings(Section):
     )
 
 
+Days = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class RetentionSettings(Section):
+    """How long files are kept; without a value, for ever. Rows of results always stay.
+
+    Only files of studies go whose report every destination has accepted, and of which nothing is in work.
+    """
+
+    images_days: Days | None = Field(
+        default=None,
+        examples=[90],
+        description="Days since an image was received after which its file is removed; 0.5 is twelve hours. "
+        "Without it images stay.",
+    )
+    reports_days: Days | None = Field(
+        default=None,
+        examples=[365],
+        description="Days since a report was written after which its file is removed, and files that "
+        "abandoned attempts left. Without it reports stay.",
+    )
+    quarantine_days: Days | None = Field(
+        default=None,
+        examples=[30],
+        description="Days since a UID conflict was resolved after which the file set aside is removed. "
+        "Without it they stay.",
+    )
+
+
 class Destination(Section):
     """A DICOM node that gets every report."""
 

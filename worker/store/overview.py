@@ -23,6 +23,7 @@ from worker.schema import (
     UtcDateTime,
     db_now,
 )
+from worker.store import retention
 from worker.store.clock import now
 
 
@@ -137,8 +138,9 @@ def received_bytes(tx: Connection, hours: float) -> int:
 def refused_instances(
     tx: Connection, *, sop_instance_uid: str | None, reason_code: str | None, study_instance_uid: str | None
 ) -> list[int]:
-    """Return the ids of refused instances that match every criterion given."""
+    """Return the ids of refused instances that match every criterion given, and whose file is kept."""
     statement = select(Instance.id).where(Instance.state == InstanceState.REFUSED)
+    statement = statement.where(retention.kept(Instance.spool_path))
     if sop_instance_uid:
         statement = statement.where(Instance.sop_instance_uid == sop_instance_uid)
     if reason_code:
@@ -154,10 +156,11 @@ def dead_deliveries(
 ) -> list[tuple[int, str]]:
     """Return (id, destination) of dead letters that match every criterion given.
 
-    Only of current reports: a revision that was superseded must not arrive after its successor.
+    Only of current reports: a revision that was superseded must not arrive after its successor. Only of
+    reports whose file is kept.
     """
     statement = select(Delivery.id, Delivery.destination).join(Report, Report.id == Delivery.report_id)
-    statement = statement.where(_dead_letter())
+    statement = statement.where(_dead_letter(), retention.kept(Report.spool_path))
     if destination:
         statement = statement.where(Delivery.destination == destination)
     if study_instance_uid:
