@@ -329,10 +329,11 @@ def test_work_that_comes_between_begin_and_finish_keeps_the_files(runtime: Runti
 
 
 def test_the_same_bytes_again_are_known_to_be_there_and_go_again(runtime: Runtime) -> None:
-    offer(runtime, photograph())
+    image = photograph()
+    offer(runtime, image)
     settle(runtime)
     assert purged(runtime, rule()) == {"IMAGE": 1}
-    assert offer(runtime, photograph()) == 0
+    assert offer(runtime, image) == 0
     assert removals(runtime) == set()
     assert value(runtime, "SELECT state FROM instances") == "ANALYSED"
     assert_rows_and_files_agree(runtime)
@@ -342,20 +343,22 @@ def test_the_same_bytes_again_are_known_to_be_there_and_go_again(runtime: Runtim
 
 
 def test_a_file_that_vanishes_while_it_comes_again_is_not_acknowledged(runtime: Runtime) -> None:
-    offer(runtime, photograph())
+    image = photograph()
+    offer(runtime, image)
     settle(runtime)
     assert purged(runtime, rule()) == {"IMAGE": 1}
     with patch.object(SpoolFiles, "size", return_value=0):
-        assert offer(runtime, photograph()) != 0
+        assert offer(runtime, image) != 0
     assert len(removals(runtime)) == 1
 
 
 def test_a_removed_file_that_a_dead_process_received_again_is_found(runtime: Runtime) -> None:
-    offer(runtime, photograph())
+    image = photograph()
+    offer(runtime, image)
     settle(runtime)
     purged(runtime, rule())
     temporary = runtime.spool.incoming / "x.part"
-    photograph().save_as(temporary, enforce_file_format=True)
+    image.save_as(temporary, enforce_file_format=True)
     path = runtime.spool.path(runtime.spool.place(temporary).relative_path)
     os.utime(path, (1, 1))
     adopt_orphans(runtime)
@@ -371,12 +374,13 @@ def test_a_study_that_is_reported_anew_after_its_images_went(runtime: Runtime) -
     # When another comes, its report states the finding of the first one as well
     offer(runtime, photograph(number=2, laterality="L"))
     settle(runtime)
-    eyes = rows(runtime, "SELECT laterality, grade FROM v_eye_results WHERE report_revision = 2")
+    eyes = rows(runtime, "SELECT laterality, grade FROM v_eye_results WHERE revision = 2")
     assert {each["laterality"] for each in eyes} == {"R", "L"}
 
 
 def test_an_image_whose_file_went_cannot_be_read_by_other_models(runtime: Runtime) -> None:
-    offer(runtime, photograph())
+    image = photograph()
+    offer(runtime, image)
     settle(runtime)
     purged(runtime, rule())
     execute(runtime, "UPDATE instances SET state = 'RECEIVED'")
@@ -386,7 +390,7 @@ def test_an_image_whose_file_went_cannot_be_read_by_other_models(runtime: Runtim
         {"state": "REFUSED", "reason_code": "FILE_PURGED"}
     ]
     # Until it is sent again
-    assert offer(runtime, photograph()) == 0
+    assert offer(runtime, image) == 0
     analyse_all(runtime)
     assert value(runtime, "SELECT state FROM instances") == "ANALYSED"
 

@@ -17,6 +17,7 @@ from worker.schema import (
     InstanceState,
     Process,
     Rejection,
+    Removal,
     Report,
     ReportState,
     Study,
@@ -129,10 +130,27 @@ def destinations(tx: Connection) -> list[dict[str, Any]]:
     return _dicts(tx.execute(statement).all())
 
 
-def received_bytes(tx: Connection, hours: float) -> int:
-    """Return the bytes of all images received in the last hours."""
-    recent = Instance.received_at > db_now(-hours * 3600)
-    return int(tx.scalar(select(func.sum(Instance.size_bytes)).where(recent)) or 0)
+def disk_history(tx: Connection, days: float) -> dict[str, Any]:
+    """Return what rows know of the disk.
+
+    Args:
+        tx: The transaction.
+        days: How far back to look.
+
+    Returns:
+        `received_24h_bytes`; `received_bytes` and `removed_bytes` of the last `days`; `days` since the first
+        image was received, 0.0 when there is none.
+    """
+    received = select(func.coalesce(func.sum(Instance.size_bytes), 0))
+    removed = select(func.coalesce(func.sum(Removal.size_bytes), 0))
+    first = tx.scalar(select(func.min(Instance.received_at)))
+    since = db_now(-days * 86_400)
+    return {
+        "received_24h_bytes": int(tx.scalar(received.where(Instance.received_at > db_now(-86_400))) or 0),
+        "received_bytes": int(tx.scalar(received.where(Instance.received_at > since)) or 0),
+        "removed_bytes": int(tx.scalar(removed.where(Removal.ended_at > since)) or 0),
+        "days": 0.0 if first is None else (now(tx) - first).total_seconds() / 86_400,
+    }
 
 
 def refused_instances(
