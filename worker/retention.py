@@ -21,8 +21,8 @@ from dicom_io.spool import Spool
 from worker.runtime import Runtime
 from worker.settings import RetentionSettings
 from worker.spool_files import SpoolFiles
-from worker.store import retention
-from worker.store.retention import STATES, Kind, Rule, StoredFile
+from worker.store import disposable, retention
+from worker.store.disposable import STATES, Kind, Rule, StoredFile
 from worker.transactions import Database
 
 log = structlog.get_logger(__name__)
@@ -120,12 +120,12 @@ def purge(
         for kind, size_bytes in database.write(retention.finish, study_id, files):
             removed.add(kind, size_bytes)
         removed.last_study = study_id
-    removed.complete = not database.read(retention.studies_with_files, rules, removed.last_study, 1)
+    removed.complete = not database.read(disposable.studies_with_files, rules, removed.last_study, 1)
     return removed
 
 
 def _studies(database: Database, rules: Sequence[Rule], after: int) -> Iterator[int]:
-    while page := database.read(retention.studies_with_files, rules, after, _PAGE):
+    while page := database.read(disposable.studies_with_files, rules, after, _PAGE):
         yield from page
         after = page[-1]
 
@@ -134,7 +134,7 @@ def preview(database: Database, files: SpoolFiles, rules: Sequence[Rule]) -> lis
     """Return what `purge` would remove now, by kind, state and standing; nothing changes."""
     groups: dict[tuple[str, str, str], Group] = {}
     for study_id in _studies(database, rules, 0):
-        for each in database.read(retention.files_of, rules, study_id):
+        for each in database.read(disposable.files_of, rules, study_id):
             _count(groups, each, files.size(each.spool_path))
     return [groups[key] for key in sorted(groups)]
 

@@ -28,8 +28,8 @@ from worker.retention import Removed, preview, purge, remove_leftovers, retain
 from worker.runtime import Runtime
 from worker.spool_files import SpoolFiles
 from worker.spool_marker import MARKER
-from worker.store import deliveries, exporting, overview, retention
-from worker.store.retention import STATES, Kind, Rule, Standing
+from worker.store import deliveries, disposable, exporting, overview, retention
+from worker.store.disposable import STATES, Kind, Rule, Standing
 from worker.sweep import adopt_orphans
 
 HALF_A_DAY_S = 43_200.0
@@ -307,7 +307,7 @@ def test_a_kill_between_any_two_steps_leaves_rows_and_files_that_agree(runtime: 
 def test_what_was_begun_is_finished_by_the_sweep_even_when_it_is_off(runtime: Runtime) -> None:
     offer(runtime, photograph())
     settle(runtime)
-    (study_id,) = runtime.database.read(retention.studies_with_files, ALL, 0, 10)
+    (study_id,) = runtime.database.read(disposable.studies_with_files, ALL, 0, 10)
     runtime.database.write(retention.begin, ALL, study_id, spool_files(runtime))
     assert purge(runtime.database, spool_files(runtime), []).files == {"IMAGE": 1, "REPORT": 1}
     assert on_disk(runtime) == set()

@@ -17,7 +17,7 @@ from worker.commands.wording import many, moment, size
 if TYPE_CHECKING:
     from worker.retention import Group, Removed
     from worker.settings import Settings
-    from worker.store.retention import Rule
+    from worker.store.disposable import Rule
     from worker.transactions import Database
 
 _SECONDS = {"h": 3_600.0, "d": 86_400.0}
@@ -108,7 +108,7 @@ def _seconds(text: str) -> float:
 
 def _rules(kinds: Sequence[str], age_s: float, states: Sequence[str]) -> list[Rule]:
     """One rule a kind; of the two groups of states, one of which none is named is at its default."""
-    from worker.store.retention import STATES, Kind, Rule, Standing
+    from worker.store.disposable import STATES, Kind, Rule, Standing
 
     named = [each.upper() for each in states]
     for each in named:

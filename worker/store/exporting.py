@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, Integer, and_, cast, func, or_, select
 
 from worker.schema import Finding, Instance, Study
-from worker.store import retention
+from worker.store import disposable
 
 _NOT_STATED = "(not stated)"
 
@@ -106,7 +106,7 @@ def images_of(
         Instance.uid_conflict,
         Study.withheld_reason.label("study_reason"),
     )
-    there = retention.kept(Instance.spool_path)
+    there = disposable.kept(Instance.spool_path)
     statement = select(*columns).join(Study, Study.id == Instance.study_id).where(wanted, there)
     read = _frame_reasons(tx, wanted)
     found = []

@@ -24,7 +24,7 @@ from worker.schema import (
     UtcDateTime,
     db_now,
 )
-from worker.store import retention
+from worker.store import disposable
 from worker.store.clock import now
 
 
@@ -158,7 +158,7 @@ def refused_instances(
 ) -> list[int]:
     """Return the ids of refused instances that match every criterion given, and whose file is kept."""
     statement = select(Instance.id).where(Instance.state == InstanceState.REFUSED)
-    statement = statement.where(retention.kept(Instance.spool_path))
+    statement = statement.where(disposable.kept(Instance.spool_path))
     if sop_instance_uid:
         statement = statement.where(Instance.sop_instance_uid == sop_instance_uid)
     if reason_code:
@@ -178,7 +178,7 @@ def dead_deliveries(
     reports whose file is kept.
     """
     statement = select(Delivery.id, Delivery.destination).join(Report, Report.id == Delivery.report_id)
-    statement = statement.where(_dead_letter(), retention.kept(Report.spool_path))
+    statement = statement.where(_dead_letter(), disposable.kept(Report.spool_path))
     if destination:
         statement = statement.where(Delivery.destination == destination)
     if study_instance_uid:
