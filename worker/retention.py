@@ -75,7 +75,7 @@ def rules_of(settings: RetentionSettings) -> list[Rule]:
         (Kind.REPORT, settings.reports_days),
         (Kind.QUARANTINE, settings.quarantine_days),
     )
-    return [Rule(kind, days * DAY_S, STATES[kind]) for kind, days in ages if days is not None]
+    return [Rule(kind, days * DAY_S, STATES[kind]) for kind, days in ages if days]
 
 
 def finish_begun(database: Database, files: SpoolFiles, removed: Removed) -> None:
@@ -199,7 +199,7 @@ def retain(runtime: Runtime) -> Removed:
         stopping=runtime.stopping.is_set,
     )
     runtime.retained_up_to = 0 if removed.complete else removed.last_study
-    if removed.complete and settings.reports_days is not None:
+    if removed.complete and settings.reports_days:
         remove_leftovers(runtime.database, runtime.spool, settings.reports_days * DAY_S, removed)
     if removed.files:
         log.info("files_removed", files=dict(removed.files), size_bytes=removed.size_bytes.total())

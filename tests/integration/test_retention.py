@@ -448,3 +448,16 @@ def test_a_process_that_stops_begins_nothing_more(runtime: Runtime) -> None:
     runtime.stopping.set()
     assert retain(runtime).files == {}
     assert removals(runtime) == set()
+
+
+def test_nothing_goes_by_itself_unless_the_settings_say_so(tmp_path: Path) -> None:
+    runtime = make_runtime(tmp_path, destination=[PACS])
+    try:
+        offer(runtime, photograph())
+        settle(runtime)
+        runtime.spool.write_durable("reports/1.9.1.dcm", b"left")
+        os.utime(runtime.spool.path("reports/1.9.1.dcm"), (1, 1))
+        assert retain(runtime).files == {}
+        assert len(on_disk(runtime)) == 3
+    finally:
+        runtime.close()

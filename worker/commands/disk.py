@@ -35,7 +35,7 @@ def disk(settings: Settings, history: Mapping[str, Any]) -> dict[str, Any]:
     days = min(GROWTH_DAYS, history["days"])
     growth = None
     if days >= _LEAST_DAYS:
-        steady = settings.retention.images_days is not None
+        steady = settings.retention.images_days > 0
         growth = (history["received_bytes"] - (history["removed_bytes"] if steady else 0)) / days
     left = max(0, free - reserve)
     return {
