@@ -13,6 +13,7 @@ from worker.commands import (
     check,
     demonstration,
     export_training_set,
+    purge,
     requeue,
     schema,
     services,
@@ -61,6 +62,7 @@ app.command()(demonstration.demo)
 app.command()(status.status)
 app.command()(check.check)
 app.command()(requeue.requeue)
+app.command()(purge.purge)
 app.command()(export_training_set.export_training_set)
 
 _db = typer.Typer(no_args_is_help=True, help="The database's tables and views.")

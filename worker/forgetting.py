@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from worker.runtime import Runtime
 from worker.store import keeping
+from worker.transactions import Database
 
 log = structlog.get_logger(__name__)
 BATCH = 500
@@ -47,3 +48,16 @@ def _forget(runtime: Runtime, find: _Find, delete: _Delete, older_than_s: float)
         if len(old) < BATCH or runtime.stopping.is_set():
             break
     return deleted
+
+
+def forget_door(database: Database, older_than_s: float) -> dict[str, int]:
+    """Delete all rows of ended associations and of rejections that are older; return how many of each."""
+    kinds: tuple[tuple[str, _Find, _Delete], ...] = (
+        ("associations", keeping.old_associations, keeping.delete_associations),
+        ("rejections", keeping.old_rejections, keeping.delete_rejections),
+    )
+    counts = dict.fromkeys((kind for kind, _, _ in kinds), 0)
+    for kind, find, delete in kinds:
+        while old := database.read(find, older_than_s, BATCH):
+            counts[kind] += database.write(delete, old)
+    return counts

@@ -22,7 +22,8 @@ from worker.errors import DatabaseError
 from worker.rejections import Rejections, clean_text
 from worker.routing import choose_route
 from worker.runtime import Runtime
-from worker.store import door, intake
+from worker.spool_files import SpoolFiles
+from worker.store import door, intake, retention
 from worker.store.intake import AssociationRow, NewImage, Outcome, Recorded
 from worker.store.studies import StudyContent
 
@@ -139,9 +140,24 @@ def store(
     if recorded.outcome in (Outcome.UID_CONFLICT, Outcome.KEPT_ASIDE):
         runtime.spool.quarantine(spooled)
         log.error("uid_conflict", sop_instance_uid=header.sop_instance_uid, study=recorded.study_id)
+    if recorded.outcome is not Outcome.NEW:
+        _say_that_it_is_back(runtime, spooled, recorded.outcome)
     if recorded.analyse:
         runtime.dispatcher.wake(Job.ANALYSE, recorded.instance_id, recorded.priority)
     return recorded
+
+
+def _say_that_it_is_back(runtime: Runtime, spooled: SpooledFile, outcome: Outcome) -> None:
+    """The file of these bytes may have been removed under the retention rules: now it is there again."""
+    path = spooled.relative_path
+    if outcome in (Outcome.UID_CONFLICT, Outcome.KEPT_ASIDE):
+        path = f"quarantine/{spooled.sha256}.dcm"
+    if not runtime.database.read(retention.is_removed, path):
+        return
+    files = SpoolFiles(runtime.spool, runtime.namespace)
+    if not runtime.database.write(retention.came_back, path, files):
+        raise SpoolDamagedError(f"{path} was removed under the retention rules while it was stored")
+    log.info("removed_file_received_again", file=path)
 
 
 def adopt(runtime: Runtime, header: FundusHeader, spooled: SpooledFile) -> Recorded | None:

@@ -82,6 +82,13 @@ _OBJECTS = (
         Scope.OBJECT,
     ),
     Reason(
+        "FILE_PURGED",
+        "The stored copy of the image was removed because its time of retention was over.",
+        "Send the image again if these models are to read it too; v_removed_files says when its file went.",
+        True,
+        Scope.OBJECT,
+    ),
+    Reason(
         "INTERNAL_ERROR",
         "The image could not be analysed because of an error in this software.",
         "See the log at that time for `analysis_failed`; once the cause is gone, run "

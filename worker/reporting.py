@@ -34,7 +34,7 @@ from worker.reasons import reason
 from worker.routing import judge
 from worker.runtime import Runtime
 from worker.schema import InstanceState, ReportState
-from worker.store import images, reports, studies
+from worker.store import images, reports, retention, studies
 from worker.store.reports import DestinationRow, EyeRow, ImageRow, ReportRow
 from worker.store.studies import FILES_DAMAGED, StudyClaim
 
@@ -197,7 +197,10 @@ def _evidence(runtime: Runtime, study_instance_uid: str, rows: Sequence[ImageRow
         try:
             data = runtime.spool.read_verified(row.spool_path, row.sha256)
         except SpoolDamagedError as error:
-            log.error("evidence_damaged", sop_instance_uid=row.sop_instance_uid, error=str(error))
+            if runtime.database.read(retention.is_removed, row.spool_path):
+                log.info("evidence_removed", sop_instance_uid=row.sop_instance_uid)
+            else:
+                log.error("evidence_damaged", sop_instance_uid=row.sop_instance_uid, error=str(error))
             damaged.append((row, error))
         else:
             evidence.append(pydicom.dcmread(BytesIO(data), stop_before_pixels=True))

@@ -42,6 +42,7 @@ class Runtime:
         settled_folders: Folders of the spool in which this process found every file in its place, and when a
             name in each came or went last (ns): while that stays so, none of them is looked at again.
         unclosed_associations: How associations ended whose end could not be written yet, by their id.
+        retained_up_to: Id of the study after which the next step of the retention goes on; 0: a new pass.
     """
 
     settings: Settings
@@ -58,6 +59,7 @@ class Runtime:
     stopping: threading.Event = field(default_factory=threading.Event)
     settled_folders: dict[str, int] = field(default_factory=dict)
     unclosed_associations: dict[str, str] = field(default_factory=dict)
+    retained_up_to: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closed: bool = False
 

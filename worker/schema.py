@@ -378,6 +378,37 @@ class Quarantined(Base):
     __table_args__ = (UniqueConstraint("instance_id", "sha256", name="uq_quarantined_sha256"),)
 
 
+class Removal(Base):
+    """A file that was removed under the retention rules; other rows still name it.
+
+    Written before the file goes (`ended_at` NULL: it may still be there) and completed after; deleted when
+    the same bytes are received again.
+    """
+
+    __tablename__ = "file_removals"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    spool_path: Mapped[str] = mapped_column(String(200), unique=True)
+    kind: Mapped[str] = mapped_column(CODE)
+    """IMAGE, REPORT or QUARANTINE."""
+    state: Mapped[str] = mapped_column(CODE)
+    """The state of the row that names the file, when the removal began."""
+    standing: Mapped[str] = mapped_column(CODE)
+    """DELIVERED, DEAD or UNSENT: where the study's report stood."""
+    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), index=True)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    begun_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None] = mapped_column(index=True)
+
+    __table_args__ = (
+        Index(
+            "ix_file_removals_begun",
+            "study_id",
+            sqlite_where=text("ended_at IS NULL"),
+            postgresql_where=text("ended_at IS NULL"),
+        ),
+    )
+
+
 class Finding(Base):
     """What one bundle read in one frame. `reason_code` NULL: fit for the report."""
 

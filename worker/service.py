@@ -22,6 +22,7 @@ from worker.errors import DatabaseError
 from worker.forgetting import forget
 from worker.intake import Intake
 from worker.reporting import report
+from worker.retention import retain
 from worker.runtime import Runtime, build_runtime
 from worker.settings import Settings
 from worker.store import processes
@@ -32,6 +33,7 @@ POLL_S = 0.5
 """How often `work` without a broker looks for rows."""
 ORPHANS_EVERY_S = 300.0
 FORGET_EVERY_S = 3600.0
+RETAIN_EVERY_S = 600.0
 BROKER_UNUSED = (
     "serve runs every job in its own process and leaves broker_url alone; "
     "with a broker run listen, work and sweep instead"
@@ -161,6 +163,7 @@ class Service:
             self._loop("sweep", interval_s, lambda: sweep(runtime))
             self._loop("orphans", ORPHANS_EVERY_S, lambda: adopt_orphans(runtime))
             self._loop("forget", FORGET_EVERY_S, lambda: forget(runtime))
+            self._loop("retain", RETAIN_EVERY_S, lambda: retain(runtime))
         elif self.role is Role.WORK and not self.settings.broker_url:
             self._loop("poll", POLL_S, lambda: wake_due(runtime))
         if self.role in (Role.LISTEN, Role.WORK):

@@ -29,6 +29,7 @@ from worker.settings_sections import (
     ListenerSettings,
     LogSettings,
     OptionalPath,
+    RetentionSettings,
     Section,
     SpoolSettings,
     StudySettings,
@@ -47,6 +48,7 @@ __all__ = [
     "JobSettings",
     "ListenerSettings",
     "LogSettings",
+    "RetentionSettings",
     "Settings",
     "SpoolSettings",
     "StudySettings",
@@ -96,6 +98,7 @@ class Settings(Section):
     grading: GradingSettings = GradingSettings()
     log: LogSettings = LogSettings()
     spool: SpoolSettings = SpoolSettings()
+    retention: RetentionSettings = RetentionSettings()
     destinations: tuple[Destination, ...] = Field(
         default=(),
         alias="destination",

@@ -194,6 +194,35 @@ class SpoolSettings(Section):
     )
 
 
+class RetentionSettings(Section):
+    """How long files are kept: with 0 for ever. Rows of results always stay.
+
+    Only files of studies go whose report every destination has accepted, and of which nothing is in work.
+    """
+
+    images_days: float = Field(
+        default=0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Days since an image was received after which its file is removed, once its report is "
+        "delivered; 0.5 is twelve hours, 0 is never.",
+    )
+    reports_days: float = Field(
+        default=0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Days since a delivered report was written after which its file is removed, and files "
+        "that abandoned attempts left; 0 is never.",
+    )
+    quarantine_days: float = Field(
+        default=0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Days since a UID conflict was resolved after which the file set aside is removed; 0 is "
+        "never.",
+    )
+
+
 class Destination(Section):
     """A DICOM node that gets every report."""
 

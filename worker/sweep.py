@@ -23,7 +23,8 @@ from worker.dispatch import Job
 from worker.errors import DatabaseError
 from worker.intake import adopt, close_left
 from worker.runtime import Runtime
-from worker.store import deliveries, images, leases, processes, studies
+from worker.spool_files import SpoolFiles
+from worker.store import deliveries, images, leases, processes, retention, studies
 
 log = structlog.get_logger(__name__)
 SILENT_S = 60.0
@@ -161,9 +162,17 @@ def _groups(files: Iterator[StoredObject], size: int) -> Iterator[list[StoredObj
 def _adopt_group(runtime: Runtime, group: Sequence[StoredObject]) -> list[bool | None]:
     """Put files right that have no row; return for each whether it was adopted, None when it was left."""
     known = runtime.database.read(images.known_hashes, [each.sha256 for each in group])
+    _say_what_is_back(runtime, [each for each in group if each.sha256 in known])
     unknown = [each for each in group if each.sha256 not in known]
     aside = runtime.database.read(images.quarantined_hashes, [each.sha256 for each in unknown])
     return [_put_right(runtime, each, aside=each.sha256 in aside) for each in unknown]
+
+
+def _say_what_is_back(runtime: Runtime, known: Sequence[StoredObject]) -> None:
+    """Files that went under the retention rules and are there again: received anew by a process that died."""
+    for path in runtime.database.read(retention.ended, [each.relative_path for each in known]):
+        runtime.database.write(retention.came_back, path, SpoolFiles(runtime.spool, runtime.namespace))
+        log.warning("removed_file_found_again", file=path)
 
 
 def _put_right(runtime: Runtime, found: StoredObject, *, aside: bool) -> bool | None:

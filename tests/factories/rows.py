@@ -14,10 +14,12 @@ from worker.schema import (
     Delivery,
     EyeResult,
     Finding,
+    HeaderVersion,
     Installation,
     Instance,
     Quarantined,
     Rejection,
+    Removal,
     Report,
     Study,
 )
@@ -112,6 +114,19 @@ class Rows:
         }
         return self._add(Instance(**{**defaults, **values}))
 
+    def header_version(self, image: Instance, **values: Any) -> HeaderVersion:
+        defaults = {
+            "instance_id": image.id,
+            "version": image.header_version,
+            "sha256": image.sha256,
+            "spool_path": image.spool_path,
+            "study_id": image.study_id,
+            "patient_key": image.patient_key,
+            "lateralities": image.lateralities,
+            "received_at": image.received_at,
+        }
+        return self._add(HeaderVersion(**{**defaults, **values}))
+
     def waiting(self, study: Study, **values: Any) -> Instance:
         return self.image(study, **{"state": "RECEIVED", "analysed_at": None, **values})
 
@@ -187,6 +202,19 @@ class Rows:
             "received_at": START,
         }
         return self._add(Quarantined(**{**defaults, **values}))
+
+    def removal(self, study: Study, **values: Any) -> Removal:
+        defaults = {
+            "spool_path": f"objects/00/{next(self._number)}.dcm",
+            "kind": "IMAGE",
+            "state": "ANALYSED",
+            "standing": "DELIVERED",
+            "study_id": study.id,
+            "size_bytes": 1000,
+            "begun_at": START,
+            "ended_at": START,
+        }
+        return self._add(Removal(**{**defaults, **values}))
 
     def rejection(self, **values: Any) -> Rejection:
         defaults = {

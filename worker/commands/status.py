@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 from collections.abc import Mapping
 from datetime import datetime
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from worker.commands.disk import GROWTH_DAYS, disk
 from worker.commands.options import NEEDS_ATTENTION, ConfigOption, JsonOption, explained, settings_of
 from worker.commands.wording import age, many, size
 
@@ -82,7 +82,7 @@ def collect(settings: Settings, days: int) -> dict[str, Any]:
     listener = settings.listener
     report["listener"] = {"ae_title": listener.ae_title, "host": listener.host, "port": listener.port}
     _mark_silent(report, max(_SILENT_S, 3 * settings.jobs.sweep_interval_s))
-    report["disk"] = _disk(settings, report.pop("received_bytes"))
+    report["disk"] = disk(settings, report.pop("disk_history"))
     report["destinations"] = _with_configured(settings, report["destinations"])
     _add_remedies(report)
     report["attention"] = _attention(report)
@@ -103,7 +103,7 @@ def _read(tx: Connection, days: int) -> dict[str, Any]:
         "rejections_24h": overview.rejections(tx, _DAY_H),
         "failure_groups": overview.failure_groups(tx, days),
         "failures": overview.failures(tx, _SHOWN),
-        "received_bytes": overview.received_bytes(tx, _DAY_H),
+        "disk_history": overview.disk_history(tx, GROWTH_DAYS),
     }
 
 
@@ -133,21 +133,6 @@ def waiting(row: Mapping[str, Any]) -> str:
     return f"{WAITING.get(row['kind'], row['kind'])}{to}"
 
 
-def _disk(settings: Settings, received_bytes: int) -> dict[str, Any]:
-    """Free space, and when the reserve is reached if as much comes in as in the last 24 hours."""
-    free = shutil.disk_usage(settings.data_dir).free
-    reserve = settings.spool.reserve_mb * 1_000_000
-    left = max(0, free - reserve)
-    return {
-        "folder": str(settings.data_dir),
-        "free_bytes": free,
-        "reserve_bytes": reserve,
-        "received_24h_bytes": received_bytes,
-        "days_until_reserve": round(left / received_bytes, 1) if received_bytes else None,
-        "reserve_reached": free < reserve,
-    }
-
-
 def _with_configured(settings: Settings, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows by destination, with addresses; configured ones that nothing was sent to included."""
     rows = {each["destination"]: each for each in found}
@@ -175,11 +160,11 @@ def _add_remedies(report: dict[str, Any]) -> None:
 def _attention(report: dict[str, Any]) -> list[str]:
     """What a person has to see to, a sentence each; empty: all is well."""
     problems = []
-    disk = report["disk"]
-    if disk["reserve_reached"]:
+    space = report["disk"]
+    if space["reserve_reached"]:
         problems.append(
-            f"the disk reserve of {size(disk['reserve_bytes'])} is reached, senders are refused: free space "
-            f"under {disk['folder']}, or lower [spool] reserve_mb"
+            f"the disk reserve of {size(space['reserve_bytes'])} is reached, senders are refused: free space "
+            f"under {space['folder']} (`fundus-worker purge`), or lower [spool] reserve_mb"
         )
     if all(each["silent"] for each in report["processes"]):
         problems.append("no process runs, so nothing is received or delivered: start `fundus-worker serve`")

@@ -59,6 +59,7 @@ def _show_installation(report: dict[str, Any]) -> None:
             f"  bundle    {bundle['bundle_id']} {bundle['version']}{engine}, digest {bundle['digest'][:12]}"
         )
     _line(f"  data      {disk['folder']}")
+    _line(f"  used      {_used(disk)}")
     _line(f"  disk      {_disk(disk)}", "bold red" if disk["reserve_reached"] else "")
     for noun, table, states in _TOTALS:
         counts = {state: report["totals"].get(f"{table}.{state}", 0) for state in states}
@@ -71,9 +72,21 @@ def _disk(disk: dict[str, Any]) -> str:
     if disk["reserve_reached"]:
         return f"{text}: below the reserve of {size(disk['reserve_bytes'])}, senders are refused"
     text += f"; senders are refused below {size(disk['reserve_bytes'])}"
-    if (disk["days_until_reserve"] or _FAR_DAYS) < _FAR_DAYS:
-        text += f", in {age(disk['days_until_reserve'] * 86_400)} at the pace of the last 24 h"
+    days = disk["days_until_reserve"]
+    if days is not None and days < _FAR_DAYS:
+        text += f", in {age(days * 86_400)} at this pace"
     return text
+
+
+def _used(disk: dict[str, Any]) -> str:
+    """What the data folder takes and how it grows."""
+    growth = disk["growth_bytes_per_day"]
+    text = f"{size(disk['used_bytes'])} by the data folder"
+    if growth is None:
+        return f"{text}; growth unknown: less than a day of history"
+    if growth <= 0:
+        return f"{text}, not growing over the last {disk['growth_over_days']:g} d"
+    return f"{text}, {size(growth)} more a day over the last {disk['growth_over_days']:g} d"
 
 
 def _show_processes(processes: list[dict[str, Any]], at: datetime) -> None:

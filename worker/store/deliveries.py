@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
 from worker.schema import Delivery, DeliveryState, Instance, Report, ReportState, Study, db_now
-from worker.store import studies
+from worker.store import disposable, studies
 from worker.store.reports import DestinationRow, delivery_values
 
 _MISSING_DAYS = 7.0
@@ -99,7 +99,8 @@ def missing(tx: Connection, destination: str, limit: int) -> list[int]:
         select(Delivery.id).where(Delivery.report_id == Report.id, Delivery.destination == destination)
     )
     recent = Report.written_at >= db_now(-_MISSING_DAYS * 86400)
-    statement = select(Report.id).where(Report.state == ReportState.WRITTEN, recent, sent, ~has)
+    there = disposable.kept(Report.spool_path)
+    statement = select(Report.id).where(Report.state == ReportState.WRITTEN, recent, sent, ~has, there)
     return list(tx.scalars(statement.order_by(Report.written_at).limit(limit)))
 
 

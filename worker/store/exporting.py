@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, Integer, and_, cast, func, or_, select
 
 from worker.schema import Finding, Instance, Study
+from worker.store import disposable
 
 _NOT_STATED = "(not stated)"
 
@@ -83,7 +84,7 @@ def cameras(tx: Connection) -> list[CameraStock]:
 def images_of(
     tx: Connection, stocks: Sequence[CameraStock], since: datetime | None, until: datetime | None
 ) -> list[StoredImage]:
-    """Return the images of cameras that were received at or after `since` and before `until`.
+    """Return the images of cameras that were received at or after `since` and before `until`, if kept.
 
     Args:
         tx: The transaction.
@@ -105,7 +106,8 @@ def images_of(
         Instance.uid_conflict,
         Study.withheld_reason.label("study_reason"),
     )
-    statement = select(*columns).join(Study, Study.id == Instance.study_id).where(wanted)
+    there = disposable.kept(Instance.spool_path)
+    statement = select(*columns).join(Study, Study.id == Instance.study_id).where(wanted, there)
     read = _frame_reasons(tx, wanted)
     found = []
     for row in tx.execute(statement).all():

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
 
 from worker.schema import Bundle, Finding, HeaderVersion, Instance, InstanceState, Quarantined, Study, db_now
-from worker.store import studies
+from worker.store import retention, studies
 from worker.store.clock import new_token
 
 
@@ -182,7 +182,7 @@ def refuse(tx: Connection, claimed: ImageClaim, reason_code: str, detail: str | 
     values = {
         **_NO_CLAIM,
         "state": InstanceState.REFUSED,
-        "reason_code": reason_code,
+        "reason_code": _purged_or(tx, reason_code, claimed.spool_path),
         "reason_detail": None if detail is None else detail[:200],
         "analysed_at": db_now(),
     }
@@ -192,6 +192,15 @@ def refuse(tx: Connection, claimed: ImageClaim, reason_code: str, detail: str | 
     old = delete(Finding).where(Finding.instance_id == claimed.instance_id, Finding.bundle_pk.in_(active))
     tx.execute(old)
     return True
+
+
+_FILE_DAMAGED = "SPOOL_FILE_DAMAGED"
+
+
+def _purged_or(tx: Connection, reason_code: str, spool_path: str) -> str:
+    """A file that is missing because its time was over is not damaged."""
+    purged = reason_code == _FILE_DAMAGED and retention.is_removed(tx, spool_path)
+    return "FILE_PURGED" if purged else reason_code
 
 
 def refuse_damaged(tx: Connection, instance_id: int, damage: Callable[[str, int], str | None]) -> bool:
@@ -206,13 +215,12 @@ def refuse_damaged(tx: Connection, instance_id: int, damage: Callable[[str, int]
     columns = (Instance.spool_path, Instance.size_bytes)
     waiting = (Instance.id == instance_id, Instance.state == InstanceState.RECEIVED)
     row = tx.execute(select(*columns).where(*waiting).with_for_update()).one_or_none()
-    detail = None if row is None else damage(row.spool_path, row.size_bytes)
-    if detail is None:
+    if row is None or (detail := damage(row.spool_path, row.size_bytes)) is None:
         return False
     values = {
         **_NO_CLAIM,
         "state": InstanceState.REFUSED,
-        "reason_code": "SPOOL_FILE_DAMAGED",
+        "reason_code": _purged_or(tx, _FILE_DAMAGED, row.spool_path),
         "reason_detail": detail[:200],
         "analysed_at": db_now(),
     }

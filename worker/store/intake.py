@@ -220,6 +220,7 @@ def _record_new(tx: Connection, image: NewImage, policy: ClosingPolicy) -> Recor
     return Recorded(Outcome.NEW, instance_id, study_id, image.study.priority, analyse=True)
 
 
+_WITHOUT_FILE = ("SPOOL_FILE_DAMAGED", "FILE_PURGED")
 _ANALYSE_ANEW: dict[str, Any] = {
     "state": InstanceState.RECEIVED,
     "reason_code": None,
@@ -238,7 +239,7 @@ def _record_identical(tx: Connection, existing: Row[Any], image: NewImage, polic
     values: dict[str, Any] = {}
     if image.calling_ae and not existing.calling_ae:
         values = _camera_values(image)
-    healed = existing.state == InstanceState.REFUSED and existing.reason_code == "SPOOL_FILE_DAMAGED"
+    healed = existing.state == InstanceState.REFUSED and existing.reason_code in _WITHOUT_FILE
     analyse = healed or (bool(values) and _camera_changed(existing, image))
     if analyse:
         studies.reopen_for_report(tx, [existing.study_id], policy.report_deadline_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, select
 
 from worker.schema import Association, AssociationStudy, Process, Rejection, db_now
 
@@ -42,3 +42,13 @@ def old_rejections(tx: Connection, older_than_s: float, limit: int) -> list[int]
 def delete_rejections(tx: Connection, ids: Sequence[int] | Sequence[str]) -> int:
     """Delete rejections; return how many."""
     return tx.execute(delete(Rejection).where(Rejection.id.in_(ids))).rowcount
+
+
+def count_door(tx: Connection, older_than_s: float) -> dict[str, int]:
+    """Return how many rows of ended associations and of rejections are older."""
+    associations = select(func.count()).where(Association.closed_at < db_now(-older_than_s))
+    rejections = select(func.count()).where(Rejection.last_at < db_now(-older_than_s))
+    return {
+        "associations": int(tx.scalar(associations) or 0),
+        "rejections": int(tx.scalar(rejections) or 0),
+    }

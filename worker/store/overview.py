@@ -17,12 +17,14 @@ from worker.schema import (
     InstanceState,
     Process,
     Rejection,
+    Removal,
     Report,
     ReportState,
     Study,
     UtcDateTime,
     db_now,
 )
+from worker.store import disposable
 from worker.store.clock import now
 
 
@@ -128,17 +130,35 @@ def destinations(tx: Connection) -> list[dict[str, Any]]:
     return _dicts(tx.execute(statement).all())
 
 
-def received_bytes(tx: Connection, hours: float) -> int:
-    """Return the bytes of all images received in the last hours."""
-    recent = Instance.received_at > db_now(-hours * 3600)
-    return int(tx.scalar(select(func.sum(Instance.size_bytes)).where(recent)) or 0)
+def disk_history(tx: Connection, days: float) -> dict[str, Any]:
+    """Return what rows know of the disk.
+
+    Args:
+        tx: The transaction.
+        days: How far back to look.
+
+    Returns:
+        `received_24h_bytes`; `received_bytes` and `removed_bytes` of the last `days`; `days` since the first
+        image was received, 0.0 when there is none.
+    """
+    received = select(func.coalesce(func.sum(Instance.size_bytes), 0))
+    removed = select(func.coalesce(func.sum(Removal.size_bytes), 0))
+    first = tx.scalar(select(func.min(Instance.received_at)))
+    since = db_now(-days * 86_400)
+    return {
+        "received_24h_bytes": int(tx.scalar(received.where(Instance.received_at > db_now(-86_400))) or 0),
+        "received_bytes": int(tx.scalar(received.where(Instance.received_at > since)) or 0),
+        "removed_bytes": int(tx.scalar(removed.where(Removal.ended_at > since)) or 0),
+        "days": 0.0 if first is None else (now(tx) - first).total_seconds() / 86_400,
+    }
 
 
 def refused_instances(
     tx: Connection, *, sop_instance_uid: str | None, reason_code: str | None, study_instance_uid: str | None
 ) -> list[int]:
-    """Return the ids of refused instances that match every criterion given."""
+    """Return the ids of refused instances that match every criterion given, and whose file is kept."""
     statement = select(Instance.id).where(Instance.state == InstanceState.REFUSED)
+    statement = statement.where(disposable.kept(Instance.spool_path))
     if sop_instance_uid:
         statement = statement.where(Instance.sop_instance_uid == sop_instance_uid)
     if reason_code:
@@ -154,10 +174,11 @@ def dead_deliveries(
 ) -> list[tuple[int, str]]:
     """Return (id, destination) of dead letters that match every criterion given.
 
-    Only of current reports: a revision that was superseded must not arrive after its successor.
+    Only of current reports: a revision that was superseded must not arrive after its successor. Only of
+    reports whose file is kept.
     """
     statement = select(Delivery.id, Delivery.destination).join(Report, Report.id == Delivery.report_id)
-    statement = statement.where(_dead_letter())
+    statement = statement.where(_dead_letter(), disposable.kept(Report.spool_path))
     if destination:
         statement = statement.where(Delivery.destination == destination)
     if study_instance_uid:

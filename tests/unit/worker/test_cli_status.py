@@ -321,7 +321,7 @@ def test_the_disk_reserve_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("received", "shown"), [(2_000_000_000, ", in 5 d at the pace"), (1_000_000, "below 0 MB images")]
+    ("received", "shown"), [(2_000_000_000, ", in 5 d at this pace"), (1_000_000, "below 0 MB images")]
 )
 def test_when_the_disk_reserve_will_be_reached(
     installed: Installation, monkeypatch: pytest.MonkeyPatch, received: int, shown: str
@@ -330,9 +330,41 @@ def test_when_the_disk_reserve_will_be_reached(
     with installed.rows() as rows:
         running(rows)
         rows.image(rows.study(), received_at=ago(hours=1), size_bytes=received)
-        rows.image(rows.study(), received_at=ago(hours=30), size_bytes=received)
+        rows.image(rows.study(), received_at=ago(hours=48), size_bytes=received)
     assert shown in installed.run("status").words
     assert report(installed)["disk"]["received_24h_bytes"] == received
+
+
+def test_the_forecast_is_unknown_without_a_day_of_history(
+    installed: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full_disk(monkeypatch, 10_000_000_000)
+    with installed.rows() as rows:
+        running(rows)
+        rows.image(rows.study(), received_at=ago(hours=23), size_bytes=2_000_000_000)
+    assert "growth unknown: less than a day of history" in installed.run("status").words
+    found = report(installed)["disk"]
+    assert (found["growth_bytes_per_day"], found["days_until_reserve"]) == (None, None)
+    assert found["used_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("images_days", "growth", "shown"),
+    [("0", 2_000_000_000, "2.0 GB more a day over the last 7 d"), ("30", 0, "not growing over the last 7 d")],
+)
+def test_what_the_retention_removes_counts_only_while_it_is_on(
+    installed: Installation, monkeypatch: pytest.MonkeyPatch, images_days: str, growth: int, shown: str
+) -> None:
+    full_disk(monkeypatch, 10_000_000_000)
+    with installed.rows() as rows:
+        running(rows)
+        study = rows.study()
+        rows.image(study, received_at=ago(days=3), size_bytes=14_000_000_000)
+        rows.image(study, received_at=ago(days=40), size_bytes=14_000_000_000)
+        rows.removal(study, size_bytes=14_000_000_000, ended_at=ago(days=2))
+    monkeypatch.setenv("FUNDUS_RETENTION__IMAGES_DAYS", images_days)
+    assert report(installed)["disk"]["growth_bytes_per_day"] == growth
+    assert shown in installed.run("status").words
 
 
 def test_json_has_moments_a_machine_can_read(installed: Installation) -> None:

@@ -1,0 +1,191 @@
+"""Which files may go under the retention rules: old ones of studies whose report was delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, literal, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, aliased
+
+from worker.schema import (
+    Association,
+    AssociationStudy,
+    Delivery,
+    DeliveryState,
+    HeaderVersion,
+    Instance,
+    InstanceState,
+    Quarantined,
+    Removal,
+    Report,
+    ReportState,
+    Study,
+    StudyState,
+    db_now,
+)
+
+
+class Kind(StrEnum):
+    """What a file is."""
+
+    IMAGE = "IMAGE"
+    REPORT = "REPORT"
+    QUARANTINE = "QUARANTINE"
+
+
+class Standing(StrEnum):
+    """Where the current report of a study stands, once nothing of the study is in work."""
+
+    DELIVERED = "DELIVERED"
+    DEAD = "DEAD"
+    """A destination refused it again and again: a dead letter."""
+    UNSENT = "UNSENT"
+    """It was written under `--no-delivery`."""
+
+
+STATES = {
+    Kind.IMAGE: (InstanceState.ANALYSED, InstanceState.REFUSED),
+    Kind.REPORT: (ReportState.WRITTEN, ReportState.SUPERSEDED),
+    Kind.QUARANTINE: ("RESOLVED",),
+}
+"""The states of rows whose files can go; an image that is RECEIVED, or a PENDING report, is in work."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which files of one kind may go.
+
+    Attributes:
+        kind: Of what.
+        older_than_s: Seconds since an image was received, a report written, a conflict resolved.
+        states: States of the rows that name them; some of `STATES[kind]`.
+        standings: Where the study's report may stand.
+        committing: Destinations whose acceptance is not enough: they have to have committed.
+    """
+
+    kind: Kind
+    older_than_s: float
+    states: tuple[str, ...]
+    standings: tuple[Standing, ...] = (Standing.DELIVERED,)
+    committing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file that a rule lets go; `at` is what its age counts from."""
+
+    kind: Kind
+    spool_path: str
+    state: str
+    standing: Standing
+    study_id: int
+    at: datetime
+
+
+def studies_with_files(tx: Connection, rules: Sequence[Rule], after: int, limit: int) -> list[int]:
+    """Return the ids, ascending and above `after`, of studies that have a file for a rule."""
+    found: set[int] = set()
+    for rule in rules:
+        files = _files(rule).subquery()
+        ids = select(files.c.study_id).where(files.c.study_id > after).distinct()
+        found |= set(tx.scalars(ids.order_by(files.c.study_id).limit(limit)))
+    return sorted(found)[:limit]
+
+
+def files_of(tx: Connection, rules: Sequence[Rule], study_id: int) -> list[StoredFile]:
+    """Return the files of one study that the rules let go."""
+    return [
+        StoredFile(rule.kind, row.spool_path, row.state, Standing(row.standing), study_id, row.at)
+        for rule in rules
+        for row in tx.execute(_files(rule).where(Study.id == study_id)).all()
+    ]
+
+
+def kept(spool_path: InstrumentedAttribute[Any]) -> ColumnElement[bool]:
+    """A condition on a column of paths: the file did not go."""
+    return ~exists(select(Removal.id).where(Removal.spool_path == spool_path))
+
+
+def idle() -> ColumnElement[bool]:
+    """Nothing of the study is in work, on its way, or waits for a person's decision; it has its report."""
+    waiting = select(Instance.id).where(
+        Instance.study_id == Study.id, Instance.state == InstanceState.RECEIVED
+    )
+    links = select(Association.id).join(AssociationStudy, AssociationStudy.association_id == Association.id)
+    connected = links.where(AssociationStudy.study_id == Study.id, Association.closed_at.is_(None))
+    pending = _deliveries().where(Delivery.state == DeliveryState.PENDING)
+    current = select(Report.id).where(
+        Report.study_id == Study.id, Report.state == ReportState.WRITTEN, Report.sha256.is_not(None)
+    )
+    return and_(
+        Study.state == StudyState.CLOSED,
+        Study.reported_version >= Study.content_version,
+        Study.withheld_reason.is_(None),
+        or_(Study.claim_expires_at.is_(None), Study.claim_expires_at < db_now()),
+        ~exists(waiting.correlate(Study)),
+        ~exists(connected.correlate(Study)),
+        ~exists(pending),
+        exists(current.correlate(Study)),
+    )
+
+
+def _deliveries() -> Select[int]:
+    """Every delivery of the study, of old revisions too."""
+    return (
+        select(Delivery.id)
+        .join(Report, Report.id == Delivery.report_id)
+        .where(Report.study_id == Study.id)
+        .correlate(Study)
+    )
+
+
+def _standing() -> ColumnElement[str]:
+    current = _deliveries().where(Report.state == ReportState.WRITTEN)
+    return case(
+        (exists(current.where(Delivery.state == DeliveryState.DEAD)), literal(Standing.DEAD.value)),
+        (~exists(current), literal(Standing.UNSENT.value)),
+        else_=literal(Standing.DELIVERED.value),
+    )
+
+
+def _files(rule: Rule) -> Select[Any]:
+    """Path, state, standing, study and moment of every file that the rule lets go."""
+    path, state, at, source = _source(rule.kind)
+    uncommitted = _deliveries().where(
+        Report.state == ReportState.WRITTEN,
+        Delivery.destination.in_(rule.committing),
+        Delivery.state == DeliveryState.ACCEPTED,
+    )
+    columns = (path, state.label("state"), _standing().label("standing"), Study.id.label("study_id"))
+    return (
+        source.with_only_columns(*columns, at.label("at"))
+        .where(idle(), at < db_now(-rule.older_than_s), state.in_(rule.states))
+        .where(_standing().in_([each.value for each in rule.standings]), ~exists(uncommitted), kept(path))
+    )
+
+
+def _source(kind: Kind) -> tuple[Any, Any, Any, Select[Any]]:
+    """Columns of path, state and moment, and the tables that they come from."""
+    if kind is Kind.REPORT:
+        reports = select(Report.id).select_from(Report).join(Study, Study.id == Report.study_id)
+        return (
+            Report.spool_path,
+            Report.state,
+            Report.written_at,
+            reports.where(Report.spool_path.is_not(None)),
+        )
+    if kind is Kind.QUARANTINE:
+        aside = select(Quarantined.id).select_from(Quarantined)
+        aside = aside.join(Instance, Instance.id == Quarantined.instance_id)
+        aside = aside.join(Study, Study.id == Instance.study_id)
+        return Quarantined.spool_path, literal("RESOLVED"), Quarantined.resolved_at, aside
+    later = aliased(HeaderVersion)
+    again = exists().where(later.sha256 == HeaderVersion.sha256, later.id > HeaderVersion.id)
+    images = select(HeaderVersion.id).select_from(HeaderVersion)
+    images = images.join(Instance, Instance.id == HeaderVersion.instance_id)
+    images = images.join(Study, Study.id == Instance.study_id)
+    return HeaderVersion.spool_path, Instance.state, HeaderVersion.received_at, images.where(~again)
