@@ -63,7 +63,7 @@ def dcmtk(
         "-aec",
         "FUNDUS",
     ]
-    command = [require_binary(program), *options, "127.0.0.1", str(port), *arguments]
+    command: list[str | Path] = [require_binary(program), *options, "127.0.0.1", str(port), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -114,12 +114,12 @@ def test_dcmtk_with_a_certificate_of_another_authority_is_kept_out(
 
 
 @pytest.mark.parametrize(
-    ("clients", "shows", "gets_in"),
+    ("policy", "gets_in"),
     [
-        ("server", False, True),
-        ("optional", False, True),
-        ("optional", True, True),
-        ("required", False, False),
+        (("server", False), True),
+        (("optional", False), True),
+        (("optional", True), True),
+        (("required", False), False),
     ],
 )
 def test_callers_certificates(
@@ -130,7 +130,7 @@ def test_callers_certificates(
     with listening(tmp_path, tls=server_context(own, clients)) as (listener, recorder):
         answer = echo(peer(listener.port, files))
         assert answer.ok is gets_in, answer
-        if not gets_in:
+        if not gets_in:  # TLS 1.3: the caller learns of it only after its side of the handshake
             assert only_reason(recorder) == "TLS_FAILED"
 
 
@@ -229,9 +229,9 @@ def test_a_file_without_a_certificate_is_named(tmp_path: Path, text: str) -> Non
     path = tmp_path / "bad.pem"
     path.write_text(text)
 
-    with pytest.raises(TlsFilesError, match="no certificate|damaged|no certificates"):
+    with pytest.raises(TlsFilesError, match=r"no certificate|damaged"):
         expires_at(path)
-    with pytest.raises(TlsFilesError, match="no certificate|damaged|no certificates"):
+    with pytest.raises(TlsFilesError, match=r"no certificate|damaged"):
         client_context(TlsFiles(ca=path))
 
 
