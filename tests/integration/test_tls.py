@@ -51,7 +51,7 @@ def dcmtk(
     assert files.key is not None
     assert files.certificate is not None
     assert files.ca is not None
-    options = [
+    options: list[str | Path] = [
         "-v",
         "+tls",
         files.key,
@@ -63,7 +63,7 @@ def dcmtk(
         "-aec",
         "FUNDUS",
     ]
-    command: list[str | Path] = [require_binary(program), *options, "127.0.0.1", str(port), *arguments]
+    command = [require_binary(program), *options, "127.0.0.1", str(port), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
