@@ -88,6 +88,7 @@ class Listener:
         ae = _application_entity(self._ae_title)
         ae.acse_timeout, ae.dimse_timeout = acse_timeout_s, dimse_timeout_s
         ae.network_timeout = network_timeout_s
+        ae.maximum_associations = limits.connections + 1  # its own limit of 10 would reject without a row
         handlers = (
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_ESTABLISHED, self._on_established),

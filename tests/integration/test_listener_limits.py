@@ -93,6 +93,20 @@ def parcel(path: Path) -> Parcel:
     return Parcel(1, path, str(ds.SOPClassUID), str(ds.SOPInstanceUID))
 
 
+def test_as_many_associations_as_allowed_are_accepted(tmp_path: Path) -> None:
+    with listening(tmp_path, limits=Limits(associations=15)) as (listener, recorder), ExitStack() as ending:
+        for _ in range(15):
+            assoc = associated(listener.port)
+            ending.callback(close, assoc)
+            assert assoc.is_established
+        one_more = associated(listener.port)
+        ending.callback(close, one_more)
+        assert one_more.is_rejected
+        wait_until(lambda: recorder.rejections)
+
+        assert [each.reason_code for each in recorder.rejections] == ["ASSOCIATION_LIMIT"]
+
+
 def test_slow_senders_do_not_keep_honest_ones_out(tmp_path: Path) -> None:
     limits = Limits(associations=8, bytes_per_s=1000)
     stop = threading.Event()
