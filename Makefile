@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := deploy/constraints.txt
-PACKAGES := dcmtk redis-server postgresql orthanc dicom3tools libpixelmed-java default-jre-headless
+PACKAGES := dcmtk redis-server postgresql orthanc dicom3tools libpixelmed-java default-jre-headless openssl
 
 BROKER ?= local
 DEMO_OUTPUT ?= demo-output

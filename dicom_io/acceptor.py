@@ -8,14 +8,17 @@ What differs from pynetdicom's own classes, and why:
   ACSE timeout: health checks of a load balancer would pile up threads otherwise.
 - Sockets have a timeout and no Nagle delay.
 - However an association ends, `finished` runs once, on its own thread.
+- A PDU is read only if it is no longer than agreed on, and as long as the peer keeps pace.
+- The TLS handshake runs on the association's own thread; pynetdicom's would keep all others waiting.
 """
 
 from __future__ import annotations
 
 import socket
-import time
+import ssl
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
@@ -24,126 +27,14 @@ import structlog
 from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import C_STORE_RQ
-from pynetdicom.dul import DULServiceProvider
-from pynetdicom.pdu_primitives import A_P_ABORT, P_DATA
-from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from dicom_io.incoming import IncomingFile
+from dicom_io.errors import DicomIoError
+from dicom_io.limits import Breach, Limits, Pace
+from dicom_io.reading import Connection, Receiver, UpperLayer
+from dicom_io.tls import tls_reason
 
 log = structlog.get_logger(__name__)
-
-_POLL_S = 0.05
-
-
-class Receiver(DIMSEServiceProvider):
-    """DIMSE provider that streams C-STORE data sets to files.
-
-    Attributes:
-        unfinished: Files of objects that are arriving or not answered yet, by path.
-    """
-
-    def __init__(self, assoc: Association, folder: Path) -> None:
-        super().__init__(assoc)
-        self._folder = folder
-        self.unfinished: dict[str, IncomingFile] = {}
-
-    def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take one P-DATA primitive (PS3.8 annex E), fragment by fragment; abort when it is invalid."""
-        try:
-            for context_id, fragment in primitive.presentation_data_value_list:
-                self._take(context_id, fragment)
-        except Exception as error:  # a peer may send anything; its association ends, not the service
-            log.warning("dimse_message_invalid", error=type(error).__name__)
-            self.dul.event_queue.put("Evt19")
-
-    def _take(self, context_id: int, fragment: bytes) -> None:
-        """Take one fragment; bit 0 of its first byte marks a command, bit 1 the last of its kind."""
-        arriving = self._arriving()
-        if arriving is None or fragment[0] & 1:
-            self._pass_on(context_id, fragment)
-            self._open_file(context_id)
-            return
-        arriving.write(memoryview(fragment)[1:])
-        if fragment[0] & 2:
-            arriving.complete = True
-            self._pass_on(context_id, fragment[:1])
-
-    def finish(self, incoming: IncomingFile) -> None:
-        """Forget `incoming`: it has been answered."""
-        self.unfinished.pop(incoming.name, None)
-
-    def _arriving(self) -> IncomingFile | None:
-        """File of the object that is on the wire, None between objects."""
-        file = None if self.message is None else self.message._data_set_file
-        return cast("IncomingFile | None", file)
-
-    def _pass_on(self, context_id: int, fragment: bytes) -> None:
-        """Give one fragment to pynetdicom, which completes the message with the last one."""
-        single = P_DATA()
-        single.presentation_data_value_list.append((context_id, fragment))
-        super().receive_primitive(single)
-
-    def _open_file(self, context_id: int) -> None:
-        """Open the file once the command set of a C-STORE request with a data set is complete."""
-        message = self.message
-        if not isinstance(message, C_STORE_RQ) or message._data_set_file is not None:
-            return
-        command = message.command_set
-        context = self.assoc._accepted_cx.get(context_id)
-        incoming = IncomingFile(
-            self._folder,
-            str(command.get("AffectedSOPClassUID") or ""),
-            str(command.get("AffectedSOPInstanceUID") or ""),
-            "" if context is None else str(context.transfer_syntax[0]),
-        )
-        message._data_set_file = cast(Any, incoming)
-        self.unfinished[incoming.name] = incoming
-
-
-class UpperLayer(DULServiceProvider):
-    """DICOM upper layer that waits for the socket and notices an early end.
-
-    Attributes:
-        connection_lost: Whether the connection went away while the association was open.
-    """
-
-    def __init__(self, assoc: Association) -> None:
-        super().__init__(assoc)
-        self.daemon = True
-        self.connection_lost = False
-
-    def receive_pdu(self, wait: bool = False, timeout: float | None = None) -> Any:
-        """Next primitive from the peer; None at the timeout or once the connection has ended."""
-        deadline = time.monotonic() + (timeout or 0)
-        primitive = super().receive_pdu(wait=False)
-        while wait and primitive is None and self.is_alive() and time.monotonic() < deadline:
-            primitive = super().receive_pdu(wait=True, timeout=_POLL_S)
-        self.connection_lost |= _is_loss(primitive)
-        return primitive
-
-    def lost_connection(self) -> bool:
-        """Whether the connection went away without an abort, noticed already or not."""
-        return self.connection_lost or _is_loss(self.peek_next_pdu())
-
-
-def _is_loss(primitive: object) -> bool:
-    """Whether a primitive tells of a connection that closed (PS3.8 table 9-26, action AA-4).
-
-    Aborts that were put on the wire have a reason, the loss of the connection has none.
-    """
-    return isinstance(primitive, A_P_ABORT) and primitive.provider_reason == 0
-
-
-class Connection(AssociationSocket):
-    """Socket that is closed even when the peer went first; pynetdicom would leave it to the collector."""
-
-    def _shutdown_socket(self) -> None:
-        connection = self.socket
-        super()._shutdown_socket()
-        if connection is not None:
-            connection.close()
 
 
 class Acceptor(Association):
@@ -159,6 +50,7 @@ class Acceptor(Association):
         remote_address: Host and port of the peer.
         serving: Whether a request is being answered.
         was_opened: Whether the association was ever established.
+        tls_failure: Why the TLS handshake failed, None when it did not.
     """
 
     dimse: Receiver
@@ -166,14 +58,15 @@ class Acceptor(Association):
 
     def __init__(self, server: Server, connection: socket.socket, remote: tuple[str, int]) -> None:
         super().__init__(server.ae, MODE_ACCEPTOR)
-        self.dul = UpperLayer(self)
-        self.dimse = Receiver(self, server.incoming)
+        self.dul = UpperLayer(self, Pace(server.limits, server.ae.network_timeout or 60.0))
+        self.dimse = Receiver(self, server)
         self.acse_timeout = server.ae.acse_timeout
         self.network_timeout = server.ae.network_timeout
         self.remote_address = remote
         self.association_id = uuid.uuid4().hex
         self.was_opened = False
         self.serving = False
+        self.tls_failure: str | None = None
         self._finished = server.finished
         self._server = server
         self.name = f"AcceptorThread@{remote[0]}:{remote[1]}"
@@ -191,12 +84,42 @@ class Acceptor(Association):
         elif self.dul.socket is not None:
             self.dul.socket.close()
 
+    @property
+    def lags(self) -> bool:
+        """Whether the association waits for its peer, which has been idle or slow for some seconds."""
+        return self.is_established and not self.serving and self.dul.pace.lags()
+
+    def give_way(self) -> None:
+        """End the association at once, in favour of another one that has something to send."""
+        self.dul.breach = Breach("GAVE_WAY", "idle or slow while others waited for its place")
+        connection = None if self.dul.socket is None else self.dul.socket.socket
+        if connection is not None:
+            with suppress(OSError):  # it has just ended by itself
+                connection.shutdown(socket.SHUT_RDWR)
+
     def run_reactor(self) -> None:
         """Negotiate, serve, and report the end once, however it comes."""
         try:
-            super().run_reactor()
+            if self._is_private():
+                super().run_reactor()
         finally:
             self._finished(self)
+
+    def _is_private(self) -> bool:
+        """Whether the connection is as the listener wants it; with TLS, do the handshake."""
+        transport = cast(Connection, self.dul.socket)
+        connection = transport.socket
+        if not isinstance(connection, ssl.SSLSocket):
+            return True
+        try:
+            connection.settimeout(self.acse_timeout)
+            connection.do_handshake()
+            connection.settimeout(self.network_timeout)
+        except OSError as error:
+            self.tls_failure = tls_reason(error)
+            transport.close()
+            return False
+        return True
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
         self.serving = True
@@ -215,6 +138,10 @@ class Handler(RequestHandler):
         connection = cast(socket.socket, self.request)
         connection.settimeout(self.ae.network_timeout)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.server.tls is not None:
+            connection = self.server.tls.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
         assoc = Acceptor(self.server, connection, self.client_address[:2])
         assoc.acceptor.maximum_length = self.ae.maximum_pdu_size
         assoc.acceptor.ae_title = self.server.ae_title
@@ -237,6 +164,10 @@ class Server(ThreadedAssociationServer):
         incoming: Folder for temporary files.
         handlers: pynetdicom events and their handlers.
         finished: Called once for each connection, when it has ended.
+        limits: What peers are granted.
+        crowded: Called with the host of a connection that is closed at once, there being too many.
+        pressure: Why no object can be taken in now; None when one can.
+        tls: For TLS; None for plain connections.
     """
 
     daemon_threads = True
@@ -249,7 +180,16 @@ class Server(ThreadedAssociationServer):
         incoming: Path,
         handlers: Sequence[tuple[Any, Callable[[Any], Any]]],
         finished: Callable[[Acceptor], None],
+        *,
+        limits: Limits,
+        crowded: Callable[[tuple[str, int]], None],
+        pressure: Callable[[], DicomIoError | None],
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self.limits = limits
+        self.crowded = crowded
+        self.pressure = pressure
+        self.tls = tls
         self.incoming = incoming
         self.handlers = handlers
         self.finished = finished
@@ -259,6 +199,13 @@ class Server(ThreadedAssociationServer):
     def acceptors(self) -> list[Acceptor]:
         """Connections that are being served."""
         return [assoc for assoc in self.active_associations if isinstance(assoc, Acceptor)]
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Close a connection at once when there are as many as are allowed: each costs two threads."""
+        if len(self.active_associations) < self.limits.connections:
+            return True
+        self.crowded(client_address[:2])
+        return False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log an error between accepting a connection and serving it."""

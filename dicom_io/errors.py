@@ -7,6 +7,8 @@
     ├── IdentifierMissingError     IDENTIFIER_MISSING    0xA900
     ├── RefusedPixelsError         the reason is given by the raiser
     ├── SpoolFullError             OUT_OF_RESOURCES      0xA700, retryable
+    ├── BacklogError               BACKLOG_LIMIT         0xA700, retryable
+    ├── ObjectTooLargeError        OBJECT_TOO_LARGE      0xC212
     ├── SpoolDamagedError          SPOOL_FILE_DAMAGED
     ├── CameraRulesError           INTERNAL_ERROR        (configuration)
     └── ReportBuildError           INTERNAL_ERROR
@@ -66,6 +68,28 @@ class SpoolFullError(DicomIoError):
     reason_code = "OUT_OF_RESOURCES"
     retryable = True
     status = 0xA700
+
+
+class BacklogError(DicomIoError):
+    """More images wait than are allowed; the sender keeps the object (status 0xA700)."""
+
+    reason_code = "BACKLOG_LIMIT"
+    retryable = True
+    status = 0xA700
+
+
+class ObjectTooLargeError(DicomIoError):
+    """The data set is longer than is allowed (status 0xC212: sending it again will not help).
+
+    Args:
+        maximum_bytes: What is allowed.
+    """
+
+    reason_code = "OBJECT_TOO_LARGE"
+    status = 0xC212
+
+    def __init__(self, maximum_bytes: int) -> None:
+        super().__init__(f"the data set is longer than the {maximum_bytes} bytes that are allowed")
 
 
 class SpoolDamagedError(DicomIoError):

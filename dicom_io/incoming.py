@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from dicom_io.errors import DicomIoError, ObjectTooLargeError
 
 IMPLEMENTATION_CLASS_UID = "2.25.2312586551787291646778285042296701279"
 """Of this software, from a random UUID (PS3.5 B.2); part of every stored file, so it never changes."""
 
 IMPLEMENTATION_VERSION_NAME = "FUNDUS_WORKER"
+
+_ASK_EVERY_BYTES = 1 << 24
 
 _PREAMBLE = bytes(128) + b"DICM"
 
@@ -50,23 +55,42 @@ class IncomingFile:
         sop_class_uid: Affected SOP Class UID of the request.
         sop_instance_uid: Affected SOP Instance UID of the request.
         transfer_syntax_uid: Transfer syntax of the presentation context.
+        maximum_bytes: Longest data set; the file never gets longer.
+        pressure: Why no object can be taken in now, None when one can; asked at the beginning and every
+            16 MiB.
+
+    Attributes:
+        offered: Bytes of the data set that have arrived, those that were dropped included.
     """
 
     def __init__(
-        self, folder: Path, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str
+        self,
+        folder: Path,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        transfer_syntax_uid: str,
+        *,
+        maximum_bytes: int,
+        pressure: Callable[[], DicomIoError | None],
     ) -> None:
         self.sop_class_uid = sop_class_uid
         self.sop_instance_uid = sop_instance_uid
         self.transfer_syntax_uid = transfer_syntax_uid
         self.path = folder / f"{uuid.uuid4().hex}.dcm"
-        self.error: OSError | None = None
+        self.error: OSError | DicomIoError | None = pressure()
         self.complete = False
+        self.offered = 0
+        self._maximum_bytes = maximum_bytes
+        self._pressure = pressure
+        self._asked_at = 0
         self._descriptor = -1
+        if self.error is not None:
+            return
         try:
             self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except OSError as error:
             self.error = error
-        self.write(file_meta(sop_class_uid, sop_instance_uid, transfer_syntax_uid))
+        self._append(memoryview(file_meta(sop_class_uid, sop_instance_uid, transfer_syntax_uid)))
 
     @property
     def name(self) -> str:
@@ -79,8 +103,16 @@ class IncomingFile:
         return self
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append `data`; unbuffered, so the file is complete when the last write returns."""
-        remaining = memoryview(data)
+        """Append to the data set; unbuffered, so the file is complete when the last write returns."""
+        self.offered += len(data)
+        if self.error is None and self.offered > self._maximum_bytes:
+            self.error = ObjectTooLargeError(self._maximum_bytes)
+        if self.error is None and self.offered - self._asked_at > _ASK_EVERY_BYTES:
+            self._asked_at = self.offered
+            self.error = self._pressure()
+        self._append(memoryview(data))
+
+    def _append(self, remaining: memoryview) -> None:
         try:
             while self.error is None and remaining:
                 remaining = remaining[os.write(self._descriptor, remaining) :]

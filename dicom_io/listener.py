@@ -6,9 +6,11 @@ it is decided there.
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +21,25 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import PresentationContext
 
 from dicom_io.acceptor import Acceptor, Server
+from dicom_io.answers import CANNOT_UNDERSTAND, SUCCESS, answer
 from dicom_io.errors import DicomIoError
 from dicom_io.incoming import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
     IncomingFile,
 )
+from dicom_io.limits import PDU_BYTES, Gate, Limits, Peer
 from dicom_io.listener_events import Caller, ListenerEvents, ReceivedObject, TurnedAway
-from dicom_io.refusals import CALLED_AE, CALLING_AE, LIMIT, Refusal
+from dicom_io.refusals import CALLED_AE, CALLER_LIMIT, CALLING_AE, Refusal
 from dicom_io.sop_classes import IMAGE_SOP_CLASSES, IMAGE_TRANSFER_SYNTAXES, UNCOMPRESSED, VERIFICATION
 
 __all__ = ["Caller", "Listener", "ListenerEvents", "ReceivedObject", "TurnedAway"]
 
 log = structlog.get_logger(__name__)
 
-_SUCCESS = 0x0000
-_PROCESSING_FAILURE = 0xC211
-_CANNOT_UNDERSTAND = 0xC210
-_SOP_CLASS_NOT_SUPPORTED = 0x0122
-_OUT_OF_RESOURCES = 0xA700
-_REASON_OF_STATUS = {
-    _OUT_OF_RESOURCES: "OUT_OF_RESOURCES",
-    0xA900: "IDENTIFIER_MISSING",
-    _CANNOT_UNDERSTAND: "UNREADABLE_OBJECT",
-    _SOP_CLASS_NOT_SUPPORTED: "CONTEXT_NOT_ACCEPTED",
-}
 _STOP_POLL_S = 0.02
 _CLOSE_S = 2.0
 """The accepting thread looks ten times a second whether it should end."""
-_CONNECTIONS_PER_PLACE = 8
-"""Connections that the library may hold for each place that associations have."""
 
 
 class Listener:
@@ -61,7 +52,10 @@ class Listener:
         port: TCP port to bind; 0 takes a free one.
         allowed_callers: Calling AE titles that are accepted; ("*",) accepts all.
         incoming: Folder for temporary files, on the spool's file system.
-        maximum_associations: More than this many at a time are rejected, transiently.
+        limits: What callers are granted; beyond it they are rejected, transiently, or cut off.
+        pressure: Why no object can be taken in now, with status and reason; None when one can. Asked when
+            an object begins and while it arrives; what is refused then is not written.
+        tls: Server context for DICOM over TLS; None for plain connections.
         acse_timeout_s: Time for an association request to arrive after connecting.
         dimse_timeout_s: Time for an answer to a message.
         network_timeout_s: Time that an association may be silent before it is aborted.
@@ -79,7 +73,9 @@ class Listener:
         port: int,
         allowed_callers: Sequence[str],
         incoming: Path,
-        maximum_associations: int = 64,
+        limits: Limits | None = None,
+        pressure: Callable[[], DicomIoError | None] = lambda: None,
+        tls: ssl.SSLContext | None = None,
         acse_timeout_s: float = 30,
         dimse_timeout_s: float = 60,
         network_timeout_s: float = 60,
@@ -87,21 +83,28 @@ class Listener:
         self._events = events
         self._ae_title = ae_title.strip()
         self._allowed_callers = None if "*" in allowed_callers else {name.strip() for name in allowed_callers}
-        self._maximum_associations = maximum_associations
-        self._lock = threading.Lock()
-        self._open: set[str] = set()
+        limits = limits or Limits()
+        self._gate = Gate(limits)
         ae = _application_entity(self._ae_title)
         ae.acse_timeout, ae.dimse_timeout = acse_timeout_s, dimse_timeout_s
         ae.network_timeout = network_timeout_s
-        # The library's own limit, of ten by default, would reject without a row. It also counts connections
-        # that have not asked for an association yet.
-        ae.maximum_associations = _CONNECTIONS_PER_PLACE * (maximum_associations + 1)
+        ae.maximum_associations = limits.connections + 1  # its own limit of 10 would reject without a row
         handlers = (
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_ESTABLISHED, self._on_established),
             (evt.EVT_C_STORE, self._on_store),
         )
-        self._server = Server(ae, (host, port), incoming, handlers, self._on_finished)
+        self._server = Server(
+            ae,
+            (host, port),
+            incoming,
+            handlers,
+            self._on_finished,
+            limits=limits,
+            crowded=self._on_crowded,
+            pressure=pressure,
+            tls=tls,
+        )
         self._thread = threading.Thread(target=self._serve, name=f"listener-{self.port}", daemon=True)
 
     @property
@@ -117,7 +120,7 @@ class Listener:
     @property
     def open_associations(self) -> int:
         """Associations that are established now."""
-        return len(self._open)
+        return self._gate.open_associations
 
     def start(self) -> None:
         """Begin to accept associations."""
@@ -180,11 +183,24 @@ class Listener:
             return CALLED_AE
         if self._allowed_callers is not None and caller.calling_ae not in self._allowed_callers:
             return CALLING_AE
-        with self._lock:
-            if len(self._open) >= self._maximum_associations:
-                return LIMIT
-            self._open.add(association_id)
-        return None
+        peer = (caller.host, caller.calling_ae)
+        refusal = self._gate.may_ask(peer)
+        if refusal is not None:
+            return refusal
+        refusal = self._gate.admit(association_id, peer)
+        if refusal is not None and self._make_room(peer if refusal is CALLER_LIMIT else None):
+            refusal = self._gate.admit(association_id, peer)
+        return refusal
+
+    def _make_room(self, peer: Peer | None) -> bool:
+        """End an association, of `peer` if one is given, that is idle or slow; False when all are busy."""
+        for assoc in self._server.acceptors():
+            caller = self._caller(assoc)
+            if assoc.lags and peer in (None, (caller.host, caller.calling_ae)):
+                assoc.give_way()
+                self._gate.leave(assoc.association_id)
+                return True
+        return False
 
     def _on_established(self, event: Any) -> None:
         """Announce the association, and each abstract syntax that was not accepted."""
@@ -216,11 +232,11 @@ class Listener:
         request = event.request
         incoming: IncomingFile | None = request._dataset_file
         if incoming is None:
-            status, reason, detail = _CANNOT_UNDERSTAND, "UNREADABLE_OBJECT", "the request has no data set"
+            status, reason, detail = CANNOT_UNDERSTAND, "UNREADABLE_OBJECT", "the request has no data set"
         else:
             incoming.close()
-            status, reason, detail = self._answer(assoc, event, incoming)
-        if status != _SUCCESS:
+            status, reason, detail = answer(self._events, self._caller(assoc), event, incoming)
+        if status != SUCCESS:
             self._turn_away(
                 assoc,
                 "STORE",
@@ -236,36 +252,15 @@ class Listener:
             assoc.dimse.finish(incoming)
         return status
 
-    def _answer(self, assoc: Acceptor, event: Any, incoming: IncomingFile) -> tuple[int, str, str]:
-        """Status, reason code and detail for one complete object."""
-        if incoming.error is not None:
-            detail = f"the temporary file cannot be written: {incoming.error.strerror}"
-            return _OUT_OF_RESOURCES, "OUT_OF_RESOURCES", detail
-        if incoming.sop_class_uid != event.context.abstract_syntax:
-            detail = "the object's SOP class is not that of its presentation context"
-            return _SOP_CLASS_NOT_SUPPORTED, "CONTEXT_NOT_ACCEPTED", detail
-        received = ReceivedObject(
-            path=incoming.path,
-            sop_class_uid=incoming.sop_class_uid,
-            sop_instance_uid=incoming.sop_instance_uid,
-            transfer_syntax_uid=incoming.transfer_syntax_uid,
-            dimse_priority=int(event.request.Priority or 0),
-            caller=self._caller(assoc),
-        )
-        try:
-            status = self._events.object_received(received)
-        except DicomIoError as error:
-            return error.status, error.reason_code, str(error)
-        except Exception as error:
-            log.exception("object_not_stored", sop_instance_uid=incoming.sop_instance_uid)
-            return _PROCESSING_FAILURE, "INTERNAL_ERROR", f"storing failed ({type(error).__name__})"
-        return status, _REASON_OF_STATUS.get(status, "INTERNAL_ERROR"), "refused by the receiver"
-
     def _on_finished(self, assoc: Acceptor) -> None:
         """Account for what the end of a connection leaves behind; runs once for each connection."""
-        lost = assoc.dul.lost_connection()
+        lost, breach = assoc.dul.lost_connection(), assoc.dul.breach
         reason = "CONNECTION_LOST" if lost else "ASSOCIATION_ABORTED"
-        for incoming in list(assoc.dimse.unfinished.values()):
+        ending = "the association ended"
+        if breach is not None:
+            lost, reason, ending = False, breach.reason_code, f"cut off ({breach.detail})"
+        left = list(assoc.dimse.unfinished.values())
+        for incoming in left:
             incoming.discard()
             self._turn_away(
                 assoc,
@@ -274,20 +269,29 @@ class Listener:
                 sop_class_uid=incoming.sop_class_uid or None,
                 sop_instance_uid=incoming.sop_instance_uid or None,
                 transfer_syntax_uid=incoming.transfer_syntax_uid or None,
-                detail="the association ended before the object was "
-                + ("answered" if incoming.complete else "complete"),
+                detail=f"{ending} before the object was " + ("answered" if incoming.complete else "complete"),
             )
-        with self._lock:
-            self._open.discard(assoc.association_id)
+        self._gate.leave(assoc.association_id)
         if assoc.was_opened:
+            if breach is not None and not left:
+                self._turn_away(assoc, "ASSOCIATION", reason, detail=ending)
             outcome = "RELEASED" if assoc.is_released else "CONNECTION_LOST" if lost else "ABORTED"
             self._tell("association_closed", self._caller(assoc), outcome)
+        elif assoc.tls_failure is not None:
+            self._turn_away(assoc, "CONNECTION", "TLS_FAILED", detail=f"no TLS: {assoc.tls_failure}")
+        elif breach is not None:
+            self._turn_away(assoc, "CONNECTION", reason, detail=ending)
         elif assoc.requestor.primitive is None:
             detail = "the connection ended without an association request"
             self._turn_away(assoc, "CONNECTION", "CONNECTION_PROBE", detail=detail)
         elif not assoc.is_rejected:
-            detail = "the association ended while it was negotiated"
-            self._turn_away(assoc, "ASSOCIATION", reason, detail=detail)
+            self._turn_away(assoc, "ASSOCIATION", reason, detail=f"{ending} while it was negotiated")
+
+    def _on_crowded(self, remote: tuple[str, int]) -> None:
+        """Report a connection that was closed at once."""
+        caller = Caller(uuid.uuid4().hex, "", "", str(remote[0]), int(remote[1]))
+        detail = "as many connections are open as are allowed"
+        self._tell("turned_away", TurnedAway("CONNECTION", "CONNECTION_LIMIT", caller, detail=detail))
 
     def _turn_away(
         self, assoc: Acceptor, kind: str, reason_code: str, status: int | None = None, **fields: Any
@@ -307,7 +311,7 @@ def _application_entity(ae_title: str) -> ApplicationEntity:
     ae = ApplicationEntity(ae_title)
     ae.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    ae.maximum_pdu_size = 0  # unlimited: twice as fast on large images as the default of 16 KB
+    ae.maximum_pdu_size = PDU_BYTES  # twice as fast on large images as the default of 16 KB
     ae.add_supported_context(VERIFICATION, list(UNCOMPRESSED))
     for sop_class in IMAGE_SOP_CLASSES:
         ae.add_supported_context(sop_class, list(IMAGE_TRANSFER_SYNTAXES))

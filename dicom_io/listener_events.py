@@ -55,7 +55,9 @@ class TurnedAway:
         kind: "CONNECTION" (ended before an association was asked for), "ASSOCIATION" (rejected),
             "CONTEXT" (an abstract syntax or its transfer syntaxes not accepted) or "STORE".
         reason_code: CONNECTION_PROBE, CALLED_AE_UNKNOWN, CALLING_AE_UNKNOWN, ASSOCIATION_LIMIT,
-            ASSOCIATION_ABORTED, CONNECTION_LOST, CONTEXT_NOT_ACCEPTED, NOT_ACKNOWLEDGED, or that of
+            CALLER_LIMIT, ASSOCIATION_RATE, CONNECTION_LIMIT, TLS_FAILED, PDU_TOO_LARGE, TOO_SLOW,
+            ASSOCIATION_TOO_LONG, GAVE_WAY, ASSOCIATION_ABORTED, CONNECTION_LOST, CONTEXT_NOT_ACCEPTED,
+            NOT_ACKNOWLEDGED, or that of
             the status of a C-STORE.
         caller: Who offered it.
         status: DIMSE status of a STORE; result (PS3.8 table 9-18) of a CONTEXT; result, source and

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from pydicom.errors import InvalidDicomError
@@ -22,6 +23,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.status import code_to_category
 from pynetdicom.transport import AssociationSocket
 
+from dicom_io.tls import TlsFiles, TlsFilesError, client_context, tls_reason
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 # pynetdicom then reads the data set from the file while it sends: nothing is decoded or written anew.
@@ -53,6 +55,8 @@ class Peer:
         calling_ae: Our AE title.
         timeout_s: Longest wait for the TCP connection, for the answer to the association request and for the
             answer to each object, in seconds.
+        tls: Files for DICOM over TLS; None for a plain connection.
+        tls_check_name: Whether the peer's certificate must be for `host`.
     """
 
     ae_title: str
@@ -60,6 +64,8 @@ class Peer:
     port: int
     calling_ae: str
     timeout_s: float = 30.0
+    tls: TlsFiles | None = None
+    tls_check_name: bool = True
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class Outcome:
         accepted: The peer has it: success, a warning, or "duplicate" (it has it from an earlier attempt).
         retryable: Sending it again later may help.
         status: DIMSE status, None when the peer gave none.
-        reason_code: None when accepted; else PEER_UNREACHABLE, PEER_REJECTED_ASSOCIATION,
+        reason_code: None when accepted; else PEER_UNREACHABLE, PEER_TLS_FAILED, PEER_REJECTED_ASSOCIATION,
             CONTEXT_NOT_ACCEPTED, STORE_FAILED (the peer could not at that time), STORE_REFUSED (it will not),
             CONNECTION_LOST, or SPOOL_FILE_DAMAGED (our file is missing or not the object announced).
         detail: A sentence for the admin.
@@ -137,6 +143,32 @@ class _Line:
         """Close the socket: pynetdicom 3.0 forgets it unclosed when the connection fails."""
         if self.connection is not None:
             self.connection.close()
+
+
+class _TlsSocket(ssl.SSLSocket):
+    """Remembers why the handshake failed: pynetdicom only logs it."""
+
+    failure: str | None = None
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError as error:
+            self.failure = tls_reason(error)
+            raise
+
+
+class _Tls:
+    """What pynetdicom takes for a context: hands the wrapped socket on to the line, which has to close it."""
+
+    def __init__(self, peer: Peer, files: TlsFiles, line: _Line) -> None:
+        self._context = client_context(files, check_name=peer.tls_check_name)
+        self._context.sslsocket_class = _TlsSocket
+        self._line = line
+
+    def wrap_socket(self, connection: socket.socket, **options: Any) -> ssl.SSLSocket:
+        wrapped = self._line.connection = self._context.wrap_socket(connection, **options)
+        return wrapped
 
 
 class _Caller(AE):
@@ -306,12 +338,18 @@ def _associate(peer: Peer, contexts: Sequence[PresentationContext], line: _Line)
             ae_title=peer.ae_title,
             max_pdu=_UNLIMITED_PDU,
             evt_handlers=[(evt.EVT_CONN_OPEN, entity.on_connected), (evt.EVT_PDU_RECV, entity.on_pdu)],
+            tls_args=None if peer.tls is None else cast(Any, (_Tls(peer, peer.tls, line), peer.host)),
         )
+    except TlsFilesError as error:
+        return _Failure("PEER_TLS_FAILED", True, f"{error}.")
     except (OSError, ValueError, TypeError) as error:
         return _Failure("PEER_UNREACHABLE", True, f"{peer.host}:{peer.port}: {error}.")
     if association.is_established:
         return association
+    tls_failure = line.connection.failure if isinstance(line.connection, _TlsSocket) else None
     line.close()
+    if tls_failure is not None:
+        return _Failure("PEER_TLS_FAILED", True, f"No TLS with {peer.host}:{peer.port}: {tls_failure}.")
     if not entity.connected:
         return _Failure("PEER_UNREACHABLE", True, f"No TCP connection to {peer.host}:{peer.port}.")
     return _refusal(association, entity.rejection, peer)

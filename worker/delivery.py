@@ -19,8 +19,9 @@ import structlog
 from dicom_io.errors import SpoolDamagedError
 from dicom_io.sender import Outcome, Parcel, Peer, send
 from worker.backoff import backoff_s
+from worker.door_settings import tls_files
 from worker.runtime import Runtime
-from worker.settings import Destination
+from worker.settings import Destination, Settings
 from worker.store import deliveries, leases, reports
 from worker.store.clock import now
 from worker.store.deliveries import DueDelivery
@@ -30,7 +31,9 @@ log = structlog.get_logger(__name__)
 _LEASE_S = 120.0
 _RENEW_S = 20.0
 """The lease is renewed when an association has lasted so long since the last time."""
-_NO_ASSOCIATION = frozenset({"PEER_UNREACHABLE", "PEER_REJECTED_ASSOCIATION", "CONTEXT_NOT_ACCEPTED"})
+_NO_ASSOCIATION = frozenset(
+    {"PEER_UNREACHABLE", "PEER_TLS_FAILED", "PEER_REJECTED_ASSOCIATION", "CONTEXT_NOT_ACCEPTED"}
+)
 """The destination, not the report, is the matter: all reports are of one SOP class and transfer syntax. A
 rejection that the destination calls permanent is one of them: many say so while they start, or while their AE
 table is edited. (A lost connection may be the report's doing.)"""
@@ -74,14 +77,16 @@ def _drain(runtime: Runtime, destination: Destination, renew: Callable[[], bool]
         going_on = bool(due) and renew() and _send(runtime, destination, due, renew)
 
 
-def peer_of(runtime_settings_ae: str, destination: Destination, timeout_s: float) -> Peer:
+def peer_of(settings: Settings, destination: Destination, timeout_s: float) -> Peer:
     """Return the peer that a destination is, called from our own AE title."""
     return Peer(
         ae_title=destination.ae_title,
         host=destination.host,
         port=destination.port,
-        calling_ae=runtime_settings_ae,
+        calling_ae=settings.listener.ae_title,
         timeout_s=timeout_s,
+        tls=tls_files(settings) if destination.tls else None,
+        tls_check_name=destination.tls_check_name,
     )
 
 
@@ -90,7 +95,7 @@ def _send(
 ) -> bool:
     """Send over one association; False when there is nothing to be gained from a further one now."""
     settings = runtime.settings
-    peer = peer_of(settings.listener.ae_title, destination, settings.timeout_s(destination))
+    peer = peer_of(settings, destination, settings.timeout_s(destination))
     parcels = [
         Parcel(each.id, runtime.spool.path(each.spool_path), each.sop_class_uid, each.sop_instance_uid)
         for each in due

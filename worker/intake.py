@@ -13,10 +13,11 @@ from dataclasses import replace
 import structlog
 
 from dicom_io.camera import CameraMatch
-from dicom_io.errors import SpoolDamagedError, SpoolFullError, UnreadableObjectError
+from dicom_io.errors import DicomIoError, SpoolDamagedError, SpoolFullError, UnreadableObjectError
 from dicom_io.header import FundusHeader, decisive_content, read_header
 from dicom_io.listener import Caller, ReceivedObject, TurnedAway
 from dicom_io.spool import SpooledFile
+from worker.backlog import Backlog
 from worker.dispatch import Job
 from worker.errors import DatabaseError
 from worker.rejections import Rejections, clean_text
@@ -46,6 +47,13 @@ class Intake:
         self._runtime = runtime
         self._reserve_bytes = runtime.settings.spool.reserve_mb * 1_000_000
         self._rejections = Rejections(runtime.database)
+        self._backlog = Backlog(runtime)
+
+    def pressure(self) -> DicomIoError | None:
+        """Why nothing can be taken in now; the sender keeps it and tries again (0xA700)."""
+        if self._runtime.spool.free_bytes() < self._reserve_bytes:
+            return SpoolFullError("the disk reserve is reached; free space or lower [spool] reserve_mb")
+        return self._backlog.problem()
 
     def association_opened(self, caller: Caller) -> None:
         """Nothing is stored before the first object: a probe costs no row."""
@@ -55,8 +63,8 @@ class Intake:
         """Store the object durably and return the DIMSE status."""
         started = time.perf_counter()
         runtime = self._runtime
-        if runtime.spool.free_bytes() < self._reserve_bytes:
-            raise SpoolFullError("the disk reserve is reached; free space or lower [spool] reserve_mb")
+        if (refusal := self.pressure()) is not None:
+            raise refusal
         header = read_header(received.path)
         if header.sop_instance_uid != received.sop_instance_uid:
             raise MismatchError

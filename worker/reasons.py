@@ -244,6 +244,12 @@ _DELIVERIES = (
     ),
     _other(
         Scope.DELIVERY,
+        "PEER_TLS_FAILED",
+        "The destination could not be reached over TLS.",
+        "See the detail: a file of [tls], its certificate, or the name in it; delivery goes on by itself.",
+    ),
+    _other(
+        Scope.DELIVERY,
         "STORE_FAILED",
         "The destination could not store the report at that time.",
         "Check disk and load of the destination; delivery goes on by itself.",
@@ -286,6 +292,68 @@ _DOOR = (
         "ASSOCIATION_LIMIT",
         "Too many associations were open.",
         "Raise [listener] maximum_associations or let the senders use fewer; they were told to try again.",
+    ),
+    _other(
+        Scope.DOOR,
+        "BACKLOG_LIMIT",
+        "More images waited for analysis than are allowed.",
+        "See `status` for what holds up the analysis, or raise [listener] maximum_backlog; a sender that "
+        "retries loses nothing.",
+    ),
+    _other(
+        Scope.DOOR,
+        "OBJECT_TOO_LARGE",
+        "The object was larger than is allowed, and was not stored.",
+        "If it is a photograph, raise [listener] maximum_object_mb and have it sent again.",
+    ),
+    _other(
+        Scope.DOOR,
+        "CALLER_LIMIT",
+        "Too many associations of one caller were open.",
+        "Raise [listener] maximum_per_caller or let the sender use fewer; it was told to try again.",
+    ),
+    _other(
+        Scope.DOOR,
+        "ASSOCIATION_RATE",
+        "One caller asked for too many associations within a minute.",
+        "Find out why it does, or raise [listener] requests_per_minute; it was told to try again.",
+    ),
+    _other(
+        Scope.DOOR,
+        "CONNECTION_LIMIT",
+        "Too many connections were open; this one was closed at once.",
+        "See who connects; raise [listener] maximum_connections if they are all yours.",
+    ),
+    _other(
+        Scope.DOOR,
+        "GAVE_WAY",
+        "An association that was idle or slow was ended in favour of another caller, for want of room.",
+        "The sender connects again by itself; raise [listener] maximum_associations if it happens often.",
+    ),
+    _other(
+        Scope.DOOR,
+        "TOO_SLOW",
+        "A message arrived more slowly than is allowed, and was cut off.",
+        "Check the sender and the network, or lower [listener] minimum_bytes_per_s.",
+    ),
+    _other(
+        Scope.DOOR,
+        "ASSOCIATION_TOO_LONG",
+        "An association had lasted as long as is allowed, and was ended.",
+        "The sender connects again by itself; raise [listener] association_s if it does not.",
+    ),
+    _other(
+        Scope.DOOR,
+        "PDU_TOO_LARGE",
+        "The sender exceeded the PDU length that was agreed on.",
+        "It is no DICOM sender, or a faulty one; correct its maximum PDU length.",
+    ),
+    _other(
+        Scope.DOOR,
+        "TLS_FAILED",
+        "A connection could not be secured with TLS.",
+        "See the detail: the caller speaks no TLS, does not trust our certificate, or shows none that [tls] "
+        "ca_file vouches for.",
     ),
     _other(
         Scope.DOOR,

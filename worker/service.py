@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from enum import StrEnum
 
 import structlog
@@ -18,6 +19,7 @@ from dicom_io.listener import Listener
 from worker.analyse import analyse
 from worker.delivery import deliver
 from worker.dispatch import Dispatcher, Job, Key, LocalDispatcher, Run, SilentDispatcher
+from worker.door_settings import certificates, limits_of, listener_context
 from worker.errors import DatabaseError
 from worker.forgetting import forget
 from worker.intake import Intake
@@ -34,6 +36,7 @@ POLL_S = 0.5
 ORPHANS_EVERY_S = 300.0
 FORGET_EVERY_S = 3600.0
 RETAIN_EVERY_S = 600.0
+CERTIFICATES_EVERY_S = 86_400.0
 BROKER_UNUSED = (
     "serve runs every job in its own process and leaves broker_url alone; "
     "with a broker run listen, work and sweep instead"
@@ -159,6 +162,7 @@ class Service:
 
     def _start_loops(self, runtime: Runtime) -> None:
         interval_s = self.settings.jobs.sweep_interval_s
+        self._loop("certificates", CERTIFICATES_EVERY_S, self._warn_of_expiry)
         if self.role in (Role.SERVE, Role.SWEEP):
             self._loop("sweep", interval_s, lambda: sweep(runtime))
             self._loop("orphans", ORPHANS_EVERY_S, lambda: adopt_orphans(runtime))
@@ -168,6 +172,11 @@ class Service:
             self._loop("poll", POLL_S, lambda: wake_due(runtime))
         if self.role in (Role.LISTEN, Role.WORK):
             self._loop("alive", interval_s, lambda: alive(runtime))
+
+    def _warn_of_expiry(self) -> None:
+        for each in certificates(self.settings, datetime.now(UTC)):
+            if each.problem is not None:
+                log.warning("certificate_expires", setting=each.setting, remedy=each.problem)
 
     def _loop(self, name: str, interval_s: float, work: Callable[[], object]) -> None:
         def run() -> None:
@@ -187,15 +196,18 @@ class Service:
 
     def _bind_listener(self, runtime: Runtime) -> Listener:
         door = self.settings.listener
+        intake = Intake(runtime)
         self.listener = Listener(
-            Intake(runtime),
+            intake,
             ae_title=door.ae_title,
             host=door.host,
             port=door.port,
             # The settings let the list be empty only where nobody but this machine can call.
             allowed_callers=door.allowed_callers or ("*",),
             incoming=runtime.spool.incoming,
-            maximum_associations=door.maximum_associations,
+            limits=limits_of(door),
+            pressure=intake.pressure,
+            tls=listener_context(self.settings),
             acse_timeout_s=door.acse_timeout_s,
             dimse_timeout_s=door.dimse_timeout_s,
             network_timeout_s=door.network_timeout_s,

@@ -33,6 +33,7 @@ from worker.settings_sections import (
     Section,
     SpoolSettings,
     StudySettings,
+    TlsSettings,
     check_ae_title,
 )
 from worker.settings_sources import Layer, merge, put, read_environment, read_toml, validate
@@ -52,11 +53,13 @@ __all__ = [
     "Settings",
     "SpoolSettings",
     "StudySettings",
+    "TlsSettings",
     "example_toml",
     "load_settings",
 ]
 
-_PATHS = (("data_dir",), ("bundle",), ("identity_key_file",), ("camera", "rules_file"))
+_TLS_PATHS = tuple(("tls", name) for name in TlsSettings.model_fields)
+_PATHS = (("data_dir",), ("bundle",), ("identity_key_file",), ("camera", "rules_file"), *_TLS_PATHS)
 
 
 class Settings(Section):
@@ -90,6 +93,7 @@ class Settings(Section):
         "the same for all, when several machines share a database or a broker.",
     )
     listener: ListenerSettings = ListenerSettings()
+    tls: TlsSettings = TlsSettings()
     study: StudySettings = StudySettings()
     camera: CameraSettings = CameraSettings()
     batching: BatchingSettings = BatchingSettings()
@@ -146,6 +150,7 @@ class Settings(Section):
 def _contradictions(settings: Settings) -> Iterator[str]:
     """What is wrong although every value is right on its own."""
     yield from _door_problems(settings.listener)
+    yield from _tls_problems(settings)
     yield from _sharing_problems(settings)
     counts = Counter(destination.name for destination in settings.destinations)
     for name in (name for name, count in counts.items() if count > 1):
@@ -171,6 +176,19 @@ def _door_problems(listener: ListenerSettings) -> Iterator[str]:
             check_ae_title(caller)
         except ValueError as error:
             yield f"[listener] allowed_callers: {caller!r} {error}"
+
+
+def _tls_problems(settings: Settings) -> Iterator[str]:
+    tls, door = settings.tls, settings.listener
+    if (tls.certificate_file is None) != (tls.key_file is None):
+        yield "[tls] has one of certificate_file and key_file; give both"
+    if door.tls != "off" and tls.certificate_file is None:
+        yield f"[listener] tls = {door.tls!r} needs [tls] certificate_file and key_file"
+    if door.tls in ("optional", "required") and tls.ca_file is None:
+        yield f"[listener] tls = {door.tls!r} needs [tls] ca_file, to check callers' certificates"
+    for each in settings.destinations:
+        if each.tls and tls.ca_file is None:
+            yield f"[[destination]] {each.name!r} has tls = true and needs [tls] ca_file"
 
 
 def _sharing_problems(settings: Settings) -> Iterator[str]:

@@ -54,11 +54,57 @@ class ListenerSettings(Section):
     maximum_associations: Count = Field(
         default=64, description="Associations open at once; one more is rejected for now."
     )
+    maximum_per_caller: Count = Field(
+        default=32,
+        description="The same for one caller (host and AE title). Whoever is idle or slow gives way.",
+    )
+    maximum_connections: Count = Field(
+        default=512, description="TCP connections at once, those without an association included."
+    )
+    requests_per_minute: Count = Field(
+        default=1200, description="Association requests of one caller a minute; more are rejected for now."
+    )
+    maximum_object_mb: Count = Field(
+        default=1000,
+        description="Megabytes of one object: what is beyond is not written, and it is refused for good.",
+    )
+    minimum_bytes_per_s: float = Field(
+        default=1000,
+        ge=0,
+        allow_inf_nan=False,
+        description="Bytes a second that a message which has begun has to come at, over network_timeout_s; "
+        "slower senders are cut off.",
+    )
+    association_s: Seconds = Field(
+        default=3600, description="Seconds after which an association is ended; its sender connects again."
+    )
+    maximum_backlog: int = Field(
+        default=100_000,
+        ge=0,
+        description="Images that may wait for analysis: beyond, senders are told to try again later; 0: any.",
+    )
+    tls: Literal["off", "server", "optional", "required"] = Field(
+        default="off",
+        description="off: plain; server: TLS, callers show no certificate; optional: one that is shown is "
+        "checked; required: nobody gets in without one.",
+    )
     acse_timeout_s: Seconds = Field(default=30, description="Seconds to wait for association messages.")
     dimse_timeout_s: Seconds = Field(
         default=60, description="Seconds to wait for the rest of a DIMSE message."
     )
     network_timeout_s: Seconds = Field(default=60, description="Seconds an open association may stay silent.")
+
+
+class TlsSettings(Section):
+    """Files (PEM) for DICOM over TLS, on the listener and towards destinations; read at start."""
+
+    certificate_file: OptionalPath = Field(
+        default=None, description="Our certificate, with those between it and its CA."
+    )
+    key_file: OptionalPath = Field(default=None, description="Its private key, without a passphrase.")
+    ca_file: OptionalPath = Field(
+        default=None, description="Certificates of the CAs of callers and destinations."
+    )
 
 
 class StudySettings(Section):
@@ -234,6 +280,10 @@ class Destination(Section):
     port: int = Field(ge=1, le=65535, examples=[11113], description="Its TCP port.")
     required: bool = Field(
         default=True, description="A study counts as delivered when all required ones have its report."
+    )
+    tls: bool = Field(default=False, description="Whether to speak TLS with it; needs [tls] ca_file.")
+    tls_check_name: bool = Field(
+        default=True, description="Whether its certificate has to be for `host`, as well as from the CA."
     )
     timeout_s: Seconds | None = Field(
         default=None, examples=[30], description="Seconds to wait for it; default [delivery] timeout_s."

@@ -16,6 +16,7 @@ present() { # Is what the package is needed for there, wherever it came from?
         orthanc) command -v Orthanc >/dev/null || [ -x /usr/sbin/Orthanc ] ;;
         dicom3tools) command -v dciodvfy >/dev/null ;;
         libpixelmed-java) [ -e /usr/share/java/pixelmed.jar ] ;;
+        openssl) command -v openssl >/dev/null ;;
         default-jre-headless) command -v java >/dev/null ;;
         python3-venv) python3 -c 'import ensurepip' 2>/dev/null ;;
         *) dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed ;;

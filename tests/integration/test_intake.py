@@ -28,6 +28,7 @@ from pydicom import dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from sqlalchemy import text
 
+from dicom_io.errors import BacklogError
 from dicom_io.listener import TurnedAway
 from worker.dispatch import Job
 from worker.errors import DatabaseUnreachableError
@@ -471,6 +472,30 @@ class TestTheDoor:
         assert offer(runtime, _fundus()) == 0xA700
         assert rows(runtime, "SELECT * FROM instances") == []
         runtime.close()
+
+    def test_a_backlog_beyond_the_limit_is_a_transient_refusal(self, tmp_path: Path) -> None:
+        runtime = make_runtime(tmp_path, listener={"maximum_backlog": 1})
+        intake = Intake(runtime)
+        assert intake.pressure() is None
+        assert offer(runtime, _fundus()) == 0
+        refusal = Intake(runtime).pressure()
+        assert isinstance(refusal, BacklogError)
+        assert (refusal.status, refusal.reason_code) == (0xA700, "BACKLOG_LIMIT")
+        assert intake.pressure() is None  # counted a moment ago: the limit is no exact one
+        runtime.close()
+
+    def test_a_database_that_is_away_is_no_backlog(self, runtime: Runtime) -> None:
+        with patch.object(runtime.database, "read", side_effect=DatabaseUnreachableError("away")):
+            assert Intake(runtime).pressure() is None
+
+    def test_what_is_refused_for_now_again_and_again_is_one_row(self, runtime: Runtime) -> None:
+        for uid in ("1.2.3", "1.2.3", "1.2.4"):
+            again = TurnedAway("STORE", "BACKLOG_LIMIT", caller(), 0xA700, sop_instance_uid=uid)
+            Intake(runtime).turned_away(again)
+        found = rows(runtime, "SELECT sop_instance_uid, count FROM rejections")
+        assert {each["sop_instance_uid"] for each in found} == {"1.2.3", "1.2.4"}
+        assert sum(each["count"] for each in found) == 3
+        assert len(found) <= 3  # two, unless the hour has just changed
 
     def test_another_object_than_announced_is_refused(self, runtime: Runtime) -> None:
         ds = _fundus()

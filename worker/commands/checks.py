@@ -9,7 +9,8 @@ import socket
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sqlalchemy import Engine, make_url
@@ -18,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dicom_io.camera import CameraRules
 from dicom_io.errors import DicomIoError
 from dicom_io.sender import Peer, echo
+from dicom_io.tls import client_context
 from models.bundle import Bundle
 from models.errors import ModelError
 from models.predictor import Predictor
@@ -25,6 +27,7 @@ from worker import database as db
 from worker.commands.options import os_problem, unbound
 from worker.commands.wording import size
 from worker.delivery import peer_of
+from worker.door_settings import certificates, listener_context, tls_files
 from worker.errors import SchemaMissingError, SchemaOutdatedError, WorkerError
 from worker.identity import Identity
 from worker.reasons import REASONS
@@ -57,6 +60,8 @@ def run_checks(settings: Settings) -> Iterator[Finding]:
     yield _attempt("spool", lambda: _spool(settings))
     yield _attempt("camera rules", lambda: _rules(settings.camera.rules_file))
     yield _attempt("models", lambda: _models(settings))
+    if settings.tls.certificate_file or settings.tls.ca_file:
+        yield _attempt("tls", lambda: _tls(settings))
     yield _attempt("port", lambda: _port(settings))
     if settings.broker_url:
         yield _attempt("broker", lambda: _broker(settings))
@@ -185,6 +190,19 @@ def _models(settings: Settings) -> str:
     return f"{bundle.manifest.id} {bundle.manifest.version} on {choice.name} ({choice.reason})"
 
 
+def _tls(settings: Settings) -> str:
+    """Load the files as listener and deliveries will; then look at their dates."""
+    files = tls_files(settings)
+    if settings.listener.tls != "off":
+        listener_context(settings)
+    if any(each.tls for each in settings.destinations):
+        client_context(files)
+    found = certificates(settings, datetime.now(UTC))
+    if problems := [each.problem for each in found if each.problem]:
+        raise _Red("; ".join(problems))
+    return ", ".join(f"{each.path} good until {each.expires_at:%Y-%m-%d}" for each in found)
+
+
 def _port(settings: Settings) -> str:
     """Bind as the listener will; or find that our own listener is there already."""
     host, port = settings.listener.host, settings.listener.port
@@ -203,7 +221,10 @@ def _port(settings: Settings) -> str:
 def _answers(settings: Settings) -> bool:
     own = settings.listener
     calling = next((name for name in own.allowed_callers if name != "*"), own.ae_title)
-    return echo(Peer(own.ae_title, own.host, own.port, calling, timeout_s=5)).ok
+    # Nobody but our own listener is asked, under its own certificate: its name does not matter.
+    tls = None if own.tls == "off" else replace(tls_files(settings), ca=settings.tls.certificate_file)
+    peer = Peer(own.ae_title, own.host, own.port, calling, timeout_s=5, tls=tls, tls_check_name=False)
+    return echo(peer).ok
 
 
 def _broker(settings: Settings) -> str:
@@ -221,7 +242,7 @@ def _broker(settings: Settings) -> str:
 
 def _destination(settings: Settings, destination: Destination) -> Finding:
     timeout_s = min(_ECHO_S, settings.timeout_s(destination))
-    answer = echo(peer_of(settings.listener.ae_title, destination, timeout_s))
+    answer = echo(peer_of(settings, destination, timeout_s))
     where = f"{destination.ae_title} at {destination.host}:{destination.port}"
     code = answer.detail.partition(":")[0].strip()
     remedy = "" if answer.ok or code not in REASONS else f" {REASONS[code].remedy}"

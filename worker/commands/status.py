@@ -76,12 +76,14 @@ def collect(settings: Settings, days: int) -> dict[str, Any]:
         DatabaseError: There is no database, or it cannot be read.
     """
     from worker.commands.looking import existing_database
+    from worker.door_settings import certificates
 
     with existing_database(settings) as database:
         report = database.read(_read, days)
     listener = settings.listener
     report["listener"] = {"ae_title": listener.ae_title, "host": listener.host, "port": listener.port}
     _mark_silent(report, max(_SILENT_S, 3 * settings.jobs.sweep_interval_s))
+    report["certificates"] = [vars(each) for each in certificates(settings, report["at"])]
     report["disk"] = disk(settings, report.pop("disk_history"))
     report["destinations"] = _with_configured(settings, report["destinations"])
     _add_remedies(report)
@@ -166,6 +168,7 @@ def _attention(report: dict[str, Any]) -> list[str]:
             f"the disk reserve of {size(space['reserve_bytes'])} is reached, senders are refused: free space "
             f"under {space['folder']} (`fundus-worker purge`), or lower [spool] reserve_mb"
         )
+    problems += [each["problem"] for each in report["certificates"] if each["problem"]]
     if all(each["silent"] for each in report["processes"]):
         problems.append("no process runs, so nothing is received or delivered: start `fundus-worker serve`")
     problems += [

@@ -61,6 +61,9 @@ def _show_installation(report: dict[str, Any]) -> None:
     _line(f"  data      {disk['folder']}")
     _line(f"  used      {_used(disk)}")
     _line(f"  disk      {_disk(disk)}", "bold red" if disk["reserve_reached"] else "")
+    for each in report["certificates"]:
+        ends = "cannot be read" if each["expires_at"] is None else f"good until {each['expires_at']:%Y-%m-%d}"
+        _line(f"  tls       {each['path']} {ends}", "bold red" if each["problem"] else "")
     for noun, table, states in _TOTALS:
         counts = {state: report["totals"].get(f"{table}.{state}", 0) for state in states}
         figures = ", ".join(f"{count} {state.lower()}" for state, count in counts.items() if count)

@@ -5,13 +5,25 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from worker.schema import Association, AssociationStudy, Rejection, Study, StudyState, db_now
+from worker.schema import (
+    Association,
+    AssociationStudy,
+    Instance,
+    InstanceState,
+    Rejection,
+    Study,
+    StudyState,
+    db_now,
+)
 from worker.store import studies
 from worker.store.clock import now
 from worker.store.studies import ClosingPolicy
+
+_OUT_OF_RESOURCES = 0xA7
+"""PS3.4 table B.2-1: A7xx, refused for want of resources."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +43,13 @@ class RejectionRow:
 
 
 def reject(tx: Connection, row: RejectionRow) -> None:
-    """Record a rejection; equal ones without an object of their own share a row an hour, with a count."""
+    """Record a rejection; equal ones share a row an hour, with a count (decision record 0004).
+
+    What names an object is folded only when it was refused for the time being: its sender asks again and
+    again.
+    """
     fold_key = None
-    if row.sop_instance_uid is None:
+    if row.sop_instance_uid is None or (row.status is not None and row.status >> 8 == _OUT_OF_RESOURCES):
         hour = now(tx).strftime("%Y-%m-%dT%H")
         fold_key = hashlib.sha256(repr((hour, *asdict(row).values())).encode()).hexdigest()
         if _count_up(tx, fold_key):
@@ -78,6 +94,11 @@ def _close_soon(tx: Connection, association_id: str, quiet_s: float) -> None:
         .where(Study.id.in_(mine), Study.state == StudyState.OPEN, Study.close_due_at > db_now(quiet_s))
         .values(close_due_at=db_now(quiet_s))
     )
+
+
+def waiting_images(tx: Connection) -> int:
+    """Return how many images are to be analysed or being analysed."""
+    return int(tx.scalar(select(func.count()).where(Instance.state == InstanceState.RECEIVED)) or 0)
 
 
 def associations_of(tx: Connection, process_id: str) -> list[str]:
