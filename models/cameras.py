@@ -154,7 +154,7 @@ CAMERAS: dict[str, SimulatedCamera] = {
             jpeg_quality=95,
         ),
         SimulatedCamera(
-            # A steep tone curve and high gains: much contrast, red cut off where it is bright. As EyePACS code 3.
+            # A steep tone curve, high gains: much contrast, bright red is cut off. As EyePACS code 3.
             "crisp",
             spectral_response=((0.617, 0.178, 0.205), (0.038, 0.833, 0.129), (0.049, 0.382, 0.569)),
             gains=(1.57, 1.672, 1.694),
