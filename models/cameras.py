@@ -157,14 +157,14 @@ CAMERAS: dict[str, SimulatedCamera] = {
             # A steep tone curve, high gains: much contrast, bright red is cut off. As EyePACS code 3.
             "crisp",
             spectral_response=((0.617, 0.178, 0.205), (0.038, 0.833, 0.129), (0.049, 0.382, 0.569)),
-            gains=(1.57, 1.672, 1.694),
+            gains=(1.507, 1.605, 1.626),
             tone_gamma=1.355,
             vignetting=0.019,
             illumination_tilt=0.25,
             haze=0.005,
             rim_flare=0.013,
             read_noise=0.003,
-            jpeg_quality=93,
+            jpeg_quality=94,
         ),
         SimulatedCamera(
             # Hand-held: dim, slightly defocused, a coarser and noisier sensor. As EyePACS code 4.
