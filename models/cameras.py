@@ -115,15 +115,15 @@ CAMERAS: dict[str, SimulatedCamera] = {
     camera.name: camera
     for camera in (
         SimulatedCamera(
-            # Overlapping sensor dyes, much blue, lit from one side, some haze. Statistics as EyePACS code 1.
+            # Overlapping sensor dyes, much blue, lit from one side, a haze. Statistics as EyePACS code 1.
             "blue",
-            spectral_response=((0.641, 0.239, 0.120), (0.195, 0.628, 0.178), (0.221, 0.136, 0.643)),
-            gains=(1.116, 1.207, 1.298),
-            tone_gamma=1.242,
-            vignetting=0.048,
+            spectral_response=((0.795, 0.122, 0.082), (0.238, 0.644, 0.118), (0.183, 0.274, 0.543)),
+            gains=(1.109, 1.231, 1.342),
+            tone_gamma=1.475,
+            vignetting=0.049,
             illumination_tilt=0.4,
-            haze=0.143,
-            rim_flare=0.036,
+            haze=0.266,
+            rim_flare=0.02,
             read_noise=0.004,
             jpeg_quality=92,
         ),
@@ -141,30 +141,30 @@ CAMERAS: dict[str, SimulatedCamera] = {
             jpeg_quality=95,
         ),
         SimulatedCamera(
-            # Less of a veil, but green and blue mixed: little contrast in green. As EyePACS code 2 as well.
+            # Less of a veil, other dyes, a flatter tone curve. As EyePACS code 2 as well.
             "mist",
-            spectral_response=((0.813, 0.117, 0.070), (0.211, 0.478, 0.311), (0.138, 0.150, 0.712)),
-            gains=(1.161, 1.151, 0.952),
-            tone_gamma=1.011,
-            vignetting=-0.203,
-            illumination_tilt=0.3,
-            haze=0.357,
-            rim_flare=0.038,
-            shot_noise=0.004,
-            jpeg_quality=94,
+            spectral_response=((0.778, 0.103, 0.119), (0.157, 0.654, 0.189), (0.239, 0.189, 0.572)),
+            gains=(1.265, 1.176, 0.882),
+            tone_gamma=1.162,
+            vignetting=-0.211,
+            illumination_tilt=0.4,
+            haze=0.514,
+            rim_flare=0.027,
+            shot_noise=0.003,
+            jpeg_quality=95,
         ),
         SimulatedCamera(
-            # A steep tone curve, a strong blue gain, red cut off where it is bright. As EyePACS code 3.
+            # A steep tone curve, high gains: much contrast, bright red is cut off. As EyePACS code 3.
             "crisp",
-            spectral_response=((0.726, 0.122, 0.151), (0.260, 0.652, 0.089), (0.047, 0.291, 0.663)),
-            gains=(1.43, 1.325, 1.906),
-            tone_gamma=1.377,
-            vignetting=0.022,
-            illumination_tilt=0.3,
-            haze=0.011,
-            rim_flare=0.014,
+            spectral_response=((0.617, 0.178, 0.205), (0.038, 0.833, 0.129), (0.049, 0.382, 0.569)),
+            gains=(1.507, 1.605, 1.626),
+            tone_gamma=1.355,
+            vignetting=0.019,
+            illumination_tilt=0.25,
+            haze=0.005,
+            rim_flare=0.013,
             read_noise=0.003,
-            jpeg_quality=93,
+            jpeg_quality=94,
         ),
         SimulatedCamera(
             # Hand-held: dim, slightly defocused, a coarser and noisier sensor. As EyePACS code 4.

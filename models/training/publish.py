@@ -34,7 +34,7 @@ LABELS = (
     "Proliferative diabetic retinopathy",
 )
 ACTIVATIONS = ("microaneurysms", "haemorrhages", "hard exudates", "soft exudates")
-VERSION = "0.3.0"
+VERSION = "0.4.0"
 TRAINING_CAMERA = "kowa-vx-10"
 FIGURES = (
     "photographs",

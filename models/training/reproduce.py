@@ -6,7 +6,7 @@ Every stage leaves a file in the run folder and is skipped when that file is the
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,8 @@ class ReferenceRun:
         files = [photo.path for photo in photographs] + [sources.labels]
         files += [path for photo in masked for path in (photo.path, *photo.masks.values())]
         self.fingerprint = data.fingerprint(files)
-        open_run(out, config, self.fingerprint, self.engine)
+        named = (*config.adapted, *config.unadapted)
+        open_run(out, config, self.fingerprint, self.engine, {name: asdict(CAMERAS[name]) for name in named})
         self.data = self._load(photographs, masked)
 
     def finish(self) -> Bundle:

@@ -37,7 +37,13 @@ class RunConflictError(ModelError):
     """The run folder belongs to another configuration or other data; nothing in it was changed."""
 
 
-def open_run(folder: Path, config: Any, fingerprint: str, engine: Engine | None = None) -> None:
+def open_run(
+    folder: Path,
+    config: Any,
+    fingerprint: str,
+    engine: Engine | None = None,
+    cameras: Mapping[str, Any] | None = None,
+) -> None:
     """Start a run in ``folder``, or continue the one that is there.
 
     Args:
@@ -45,6 +51,8 @@ def open_run(folder: Path, config: Any, fingerprint: str, engine: Engine | None 
         config: A dataclass; it must equal that of the run being continued.
         fingerprint: Fingerprint of the data, likewise.
         engine: What the run calculates with. Only its process of rank 0 writes; every one checks.
+        cameras: Parameters of the simulated cameras that the run uses, by name, likewise: with others,
+            adapters that are there already would be for cameras that are no more.
 
     Raises:
         RunConflictError: The folder holds another run; the message names the settings that differ.
@@ -52,6 +60,7 @@ def open_run(folder: Path, config: Any, fingerprint: str, engine: Engine | None 
     wanted = {
         "config.json": json.loads(json.dumps(dataclasses.asdict(config))),
         "data.json": {"sha256": fingerprint},
+        **({} if cameras is None else {"cameras.json": json.loads(json.dumps(cameras))}),
     }
     for name, content in wanted.items():
         file = folder / name
@@ -83,7 +92,7 @@ def _require_same(file: Path, before: Mapping[str, Any], now: Mapping[str, Any])
     if not found:
         return
     named = "; ".join(found[:_NAMED]) + (f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else "")
-    what = "other data" if file.name == "data.json" else "other settings"
+    what = {"data.json": "other data", "cameras.json": "other cameras"}.get(file.name, "other settings")
     raise RunConflictError(
         f"{file} is of a run with {what} ({named}): choose another --out, or remove that folder"
     )

@@ -70,6 +70,16 @@ def test_a_second_start_with_other_settings_names_what_differs(tmp_path: Path) -
     assert (tmp_path / "config.json").read_bytes() == before
 
 
+def test_a_run_does_not_continue_with_other_cameras(tmp_path: Path) -> None:
+    open_run(tmp_path, Whole(), "abc", cameras={"blue": {"haze": 0.1}})
+    open_run(tmp_path, Whole(), "abc", cameras={"blue": {"haze": 0.1}})
+
+    with pytest.raises(
+        RunConflictError, match=r"cameras\.json is of a run with other cameras \(blue\.haze: 0\.1, now 0\.2\)"
+    ):
+        open_run(tmp_path, Whole(), "abc", cameras={"blue": {"haze": 0.2}})
+
+
 def test_a_run_continued_elsewhere_keeps_both_environments(tmp_path: Path) -> None:
     open_run(tmp_path, Whole(), "abc")
     content = read_json(tmp_path / "environment.json")
