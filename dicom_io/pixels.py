@@ -13,7 +13,7 @@ import numpy as np
 from pydicom.encaps import generate_frames
 from pydicom.uid import UID
 
-from dicom_io.codecs import CODECS, RgbFrame, decode_frame, finished
+from dicom_io.codecs import CODECS, RgbFrame, Samples, decode_frame, finished, without_unused_bits
 from dicom_io.colour_model import expand_422, ybr_to_rgb
 from dicom_io.dataset import UNDEFINED_LENGTH, ParsedObject, parse_object
 from dicom_io.errors import RefusedPixelsError, UnreadableObjectError
@@ -128,7 +128,8 @@ def _is_halved(layout: FrameLayout, stated_bytes: int) -> bool:
 
 def _full_frame(content: bytes, layout: FrameLayout, little_endian: bool) -> RgbFrame:
     """One frame with every sample of each pixel, as 8-bit RGB."""
-    samples = np.frombuffer(content, _sample_type(layout, little_endian))
+    stored: Samples = np.frombuffer(content, _sample_type(layout, little_endian))
+    samples = without_unused_bits(stored, layout.significant_bits)
     if layout.planar_configuration == 1:
         planes = samples.reshape(layout.components, layout.rows, layout.columns)
         samples = np.moveaxis(planes, 0, 2)

@@ -176,7 +176,7 @@ class DecoderSettings(Section):
     memory_mb: int = Field(
         default=3000,
         ge=100,
-        description="Megabytes of address space for one picture: JPEG 2000 needs 25 a megapixel, others less.",
+        description="Megabytes of address space for one picture; JPEG 2000 takes 25 a megapixel.",
     )
     timeout_s: Seconds = Field(default=120, description="Seconds for one picture.")
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dicom_io.decoder_main import READY, REQUEST, main
+from dicom_io.codecs import decode_frame
+from dicom_io.decoder_main import READY, REQUEST, Decode, main
 from dicom_io.decoder_pool import DecoderLimits, DecoderPool
 from dicom_io.errors import RefusedPixelsError
 from dicom_io.frame_layout import FrameLayout
@@ -30,6 +31,20 @@ PROGRAM = f"import sys; sys.path.insert(0, {str(_FOLDER)!r}); from factories imp
 def hostile_pool(*, processes: int = 1, memory_mb: int = 300, timeout_s: float = 30) -> DecoderPool:
     """A pool of such decoders."""
     return DecoderPool(DecoderLimits(processes, memory_mb, timeout_s), PROGRAM + "it.main(it.decode)")
+
+
+def pool_that_dies_of(act: str, rows: int) -> DecoderPool:
+    """A pool with the true decoders, which frames of so many rows make do `act`."""
+    return DecoderPool(DecoderLimits(2, 300, 30), PROGRAM + f"it.main(it.all_but({rows}, {act!r}))")
+
+
+def all_but(rows: int, act: str) -> Decode:
+    """The true decoders, except for frames of so many rows."""
+
+    def either(stream: bytes, layout: FrameLayout) -> npt.NDArray[np.uint8]:
+        return ACTS[act]("", layout) if layout.rows == rows else decode_frame(stream, layout)
+
+    return either
 
 
 def lying_pool(answer: str) -> DecoderPool:
@@ -140,4 +155,14 @@ ACTS: dict[str, Callable[[str, FrameLayout], npt.NDArray[np.uint8]]] = {
     "second": _second,
 }
 
-__all__ = ["LAYOUT", "decode", "hostile_pool", "lie", "lying_pool", "main", "size"]
+__all__ = [
+    "LAYOUT",
+    "all_but",
+    "decode",
+    "hostile_pool",
+    "lie",
+    "lying_pool",
+    "main",
+    "pool_that_dies_of",
+    "size",
+]
