@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, literal, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, func, literal, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from worker.schema import (
@@ -86,22 +86,31 @@ class StoredFile:
     at: datetime
 
 
-def studies_with_files(tx: Connection, rules: Sequence[Rule], after: int, limit: int) -> list[int]:
-    """Return the ids, ascending and above `after`, of studies that have a file for a rule."""
+def window_end(tx: Connection, after: int, studies: int) -> int | None:
+    """Return the id of the last of so many studies above `after`; None when there is none.
+
+    Who looks for files goes from window to window: what a query costs depends on the window, not on how many
+    studies there are, nor on how rarely a rule finds anything.
+    """
+    ids = select(Study.id).where(Study.id > after).order_by(Study.id).limit(studies).subquery()
+    return tx.scalar(select(func.max(ids.c.id)))
+
+
+def studies_with_files(tx: Connection, rules: Sequence[Rule], after: int, up_to: int) -> list[int]:
+    """Return the ids, ascending, above `after` and not above `up_to`, of studies with a file for a rule."""
     found: set[int] = set()
     for rule in rules:
-        files = _files(rule).subquery()
-        ids = select(files.c.study_id).where(files.c.study_id > after).distinct()
-        found |= set(tx.scalars(ids.order_by(files.c.study_id).limit(limit)))
-    return sorted(found)[:limit]
+        files = _files(rule, after, up_to).subquery()
+        found |= set(tx.scalars(select(files.c.study_id).distinct()))
+    return sorted(found)
 
 
-def files_of(tx: Connection, rules: Sequence[Rule], study_id: int) -> list[StoredFile]:
-    """Return the files of one study that the rules let go."""
+def files_of(tx: Connection, rules: Sequence[Rule], after: int, up_to: int) -> list[StoredFile]:
+    """Return the files that the rules let go, of the studies above `after` and not above `up_to`."""
     return [
-        StoredFile(rule.kind, row.spool_path, row.state, Standing(row.standing), study_id, row.at)
+        StoredFile(rule.kind, row.spool_path, row.state, Standing(row.standing), row.study_id, row.at)
         for rule in rules
-        for row in tx.execute(_files(rule).where(Study.id == study_id)).all()
+        for row in tx.execute(_files(rule, after, up_to)).all()
     ]
 
 
@@ -152,8 +161,8 @@ def _standing() -> ColumnElement[str]:
     )
 
 
-def _files(rule: Rule) -> Select[Any]:
-    """Path, state, standing, study and moment of every file that the rule lets go."""
+def _files(rule: Rule, after: int, up_to: int) -> Select[Any]:
+    """Path, state, standing, study and moment of the files that the rule lets go, of a window of studies."""
     path, state, at, source = _source(rule.kind)
     uncommitted = _deliveries().where(
         Report.state == ReportState.WRITTEN,
@@ -163,7 +172,13 @@ def _files(rule: Rule) -> Select[Any]:
     columns = (path, state.label("state"), _standing().label("standing"), Study.id.label("study_id"))
     return (
         source.with_only_columns(*columns, at.label("at"))
-        .where(idle(), at < db_now(-rule.older_than_s), state.in_(rule.states))
+        .where(
+            Study.id > after,
+            Study.id <= up_to,
+            idle(),
+            at < db_now(-rule.older_than_s),
+            state.in_(rule.states),
+        )
         .where(_standing().in_([each.value for each in rule.standings]), ~exists(uncommitted), kept(path))
     )
 
