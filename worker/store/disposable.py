@@ -169,14 +169,16 @@ def _files(rule: Rule, after: int, up_to: int) -> Select[Any]:
         Delivery.destination.in_(rule.committing),
         Delivery.state == DeliveryState.ACCEPTED,
     )
+    old = db_now(-rule.older_than_s)
     columns = (path, state.label("state"), _standing().label("standing"), Study.id.label("study_id"))
     return (
         source.with_only_columns(*columns, at.label("at"))
         .where(
             Study.id > after,
             Study.id <= up_to,
+            Study.created_at < old,  # spares the look at what is in a young one
             idle(),
-            at < db_now(-rule.older_than_s),
+            at < old,
             state.in_(rule.states),
         )
         .where(_standing().in_([each.value for each in rule.standings]), ~exists(uncommitted), kept(path))
