@@ -8,6 +8,7 @@ never in the way of work, and one that was killed is finished by the next, whoev
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,10 @@ WINDOW = 2000
 MOST_STUCK = 20
 """Studies with a file that cannot be removed; with more it is the disk's matter, not a file's."""
 _PAGE = 100
+_PAUSE_S = 0.02
+_LONGEST_PAUSE_S = 1.0
+"""Others write between two studies: twice as long as one took. SQLite's writers do not queue, they try again
+after some milliseconds; without a pause, whoever is in the loop has the lock whenever they look."""
 
 
 @dataclass
@@ -116,6 +121,7 @@ def purge(
     limit: int | None = None,
     windows: int | None = None,
     stopping: Callable[[], bool] = lambda: False,
+    pause: Callable[[float], object] = time.sleep,
 ) -> Removed:
     """Remove what the rules let go, study by study; first what an earlier purge left half done.
 
@@ -127,6 +133,7 @@ def purge(
         limit: Studies that lose files at most.
         windows: Windows of studies that are looked at at most.
         stopping: Asked before each study, and before each look for further ones.
+        pause: Waits so many seconds, after each study.
 
     Raises:
         DatabaseError: The database cannot be reached; what was begun is finished next time.
@@ -143,8 +150,10 @@ def purge(
         for study_id in database.read(disposable.studies_with_files, rules, start, up_to):
             if stopping() or done == limit:
                 return removed
+            started = time.monotonic()
             database.write(retention.begin, rules, study_id, files)
             _finish(database, files, study_id, removed)
+            pause(min(_LONGEST_PAUSE_S, max(_PAUSE_S, 2 * (time.monotonic() - started))))
             removed.last_study = study_id
             done += 1
         removed.last_study, removed.complete = up_to, True
@@ -239,6 +248,7 @@ def retain(runtime: Runtime) -> Removed:
         limit=STUDIES_A_STEP,
         windows=WINDOWS_A_STEP,
         stopping=runtime.stopping.is_set,
+        pause=runtime.stopping.wait,
     )
     runtime.retained_up_to = 0 if removed.complete else removed.last_study
     if removed.complete and settings.reports_days:

@@ -122,6 +122,14 @@ def test_every_study_is_looked_at_once_however_rare_the_files_of_a_rule_are(
     assert asked.call_count == 3
 
 
+def test_others_write_between_two_studies(runtime: Runtime) -> None:
+    store(runtime, 2)
+    pauses: list[float] = []
+    purge(runtime.database, files_of(runtime), RULES, pause=pauses.append)
+    assert len(pauses) == 2
+    assert all(0.02 <= each <= 1 for each in pauses)
+
+
 def test_a_stop_is_heard_where_nothing_is_found(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(removal, "WINDOW", 1)
     store(runtime, 3)

@@ -6,6 +6,7 @@ import difflib
 import json
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -156,9 +157,9 @@ def _requeue_dead(
     from worker.store import deliveries, overview
 
     with existing_database(settings) as database:
-        which = {"destination": destination, "study_instance_uid": study}
-        found = database.read(overview.dead_deliveries, **which)
-        purged = len(database.read(overview.dead_deliveries, **which, kept=False))
+        which = partial(overview.dead_deliveries, destination=destination, study_instance_uid=study)
+        found = database.read(which)
+        purged = len(database.read(which, kept=False))
         ids = [key for key, name in found if name in known]
         left = Counter(name for _, name in found if name not in known)
         if dry_run or not ids:

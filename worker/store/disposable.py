@@ -6,9 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, func, literal, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+)
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from worker.schema import (
@@ -93,16 +106,14 @@ def window_end(tx: Connection, after: int, studies: int) -> int | None:
     studies there are, nor on how rarely a rule finds anything.
     """
     ids = select(Study.id).where(Study.id > after).order_by(Study.id).limit(studies).subquery()
-    return tx.scalar(select(func.max(ids.c.id)))
+    last: int | None = tx.scalar(select(func.max(ids.c.id)))
+    return last
 
 
 def studies_with_files(tx: Connection, rules: Sequence[Rule], after: int, up_to: int) -> list[int]:
     """Return the ids, ascending, above `after` and not above `up_to`, of studies with a file for a rule."""
-    found: set[int] = set()
-    for rule in rules:
-        files = _files(rule, after, up_to).subquery()
-        found |= set(tx.scalars(select(files.c.study_id).distinct()))
-    return sorted(found)
+    window = {"after": after, "up_to": up_to}
+    return sorted({study_id for rule in rules for study_id in tx.scalars(_studies(rule), window)})
 
 
 def files_of(tx: Connection, rules: Sequence[Rule], after: int, up_to: int) -> list[StoredFile]:
@@ -110,8 +121,13 @@ def files_of(tx: Connection, rules: Sequence[Rule], after: int, up_to: int) -> l
     return [
         StoredFile(rule.kind, row.spool_path, row.state, Standing(row.standing), row.study_id, row.at)
         for rule in rules
-        for row in tx.execute(_files(rule, after, up_to)).all()
+        for row in tx.execute(_files(rule), {"after": after, "up_to": up_to}).all()
     ]
+
+
+def is_idle(tx: Connection, study_id: int) -> bool:
+    """Say whether nothing of the study is in work, so that its files may go."""
+    return tx.scalar(_is_idle(), {"study": study_id}) is not None
 
 
 def kept(spool_path: InstrumentedAttribute[Any]) -> ColumnElement[bool]:
@@ -119,7 +135,7 @@ def kept(spool_path: InstrumentedAttribute[Any]) -> ColumnElement[bool]:
     return ~exists(select(Removal.id).where(Removal.spool_path == spool_path))
 
 
-def idle() -> ColumnElement[bool]:
+def _idle() -> ColumnElement[bool]:
     """Nothing of the study is in work, on its way, or waits for a person's decision; it has its report."""
     waiting = select(Instance.id).where(
         Instance.study_id == Study.id, Instance.state == InstanceState.RECEIVED
@@ -161,7 +177,9 @@ def _standing() -> ColumnElement[str]:
     )
 
 
-def _files(rule: Rule, after: int, up_to: int) -> Select[Any]:
+# To build these statements takes longer than to run them, and the writer waits meanwhile: they are kept.
+@lru_cache(maxsize=32)
+def _files(rule: Rule) -> Select[Any]:
     """Path, state, standing, study and moment of the files that the rule lets go, of a window of studies."""
     path, state, at, source = _source(rule.kind)
     uncommitted = _deliveries().where(
@@ -173,16 +191,21 @@ def _files(rule: Rule, after: int, up_to: int) -> Select[Any]:
     columns = (path, state.label("state"), _standing().label("standing"), Study.id.label("study_id"))
     return (
         source.with_only_columns(*columns, at.label("at"))
-        .where(
-            Study.id > after,
-            Study.id <= up_to,
-            Study.created_at < old,  # spares the look at what is in a young one
-            idle(),
-            at < old,
-            state.in_(rule.states),
-        )
+        .where(Study.id > bindparam("after"), Study.id <= bindparam("up_to"))
+        .where(Study.created_at < old, _idle())  # the first spares the look at what is in a young one
+        .where(at < old, state.in_(rule.states))
         .where(_standing().in_([each.value for each in rule.standings]), ~exists(uncommitted), kept(path))
     )
+
+
+@lru_cache(maxsize=32)
+def _studies(rule: Rule) -> Select[Any]:
+    return select(_files(rule).subquery().c.study_id).distinct()
+
+
+@lru_cache(maxsize=1)
+def _is_idle() -> Select[Any]:
+    return select(Study.id).where(Study.id == bindparam("study"), _idle())
 
 
 def _source(kind: Kind) -> tuple[Any, Any, Any, Select[Any]]:

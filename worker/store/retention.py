@@ -62,7 +62,7 @@ def finish(tx: Connection, study_id: int, files: Files) -> list[tuple[str, int]]
     When something of the study came into work meanwhile, what is still there stays.
     """
     _lock(tx, study_id)
-    idle = tx.scalar(select(Study.id).where(Study.id == study_id, disposable.idle())) is not None
+    idle = disposable.is_idle(tx, study_id)
     columns = (Removal.id, Removal.spool_path, Removal.kind, Removal.size_bytes)
     unfinished = select(*columns).where(Removal.study_id == study_id, Removal.ended_at.is_(None))
     removed = []
