@@ -23,7 +23,7 @@ class Jpeg2000Header:
         start: Where the codestream begins; not 0 when a JP2 file was put into the object.
         rows: Lines, in pixels.
         columns: Pixels a line.
-        precision: Bits a sample, the largest of the components.
+        precision: Bits a sample, the same in every component.
         components: Number of components.
         transformed: Whether the stream holds a colour transform (ICT or RCT), which decoding undoes.
     """
@@ -44,7 +44,7 @@ def read_jpeg2000_header(stream: bytes) -> Jpeg2000Header:
 
     Raises:
         RefusedPixelsError: PIXELS_UNREADABLE when it is none, is cut off, has signed or subsampled
-            components, an image offset, or absurdly many tiles.
+            components, components of unlike depth, an image offset, or absurdly many tiles.
     """
     start = stream.find(_START, 0, _LONGEST_BOXES) if stream[:8] == _BOXES else 0
     size = stream[start + 6 : start + 42] if start >= 0 else b""
@@ -59,6 +59,8 @@ def read_jpeg2000_header(stream: bytes) -> Jpeg2000Header:
     if any(byte & 0x80 for byte in parts[::3]) or set(parts[1::3] + parts[2::3]) != {1}:
         detail = "JPEG 2000 with signed or subsampled components is not read"
         raise RefusedPixelsError("PIXELS_UNREADABLE", detail)
+    if len(set(parts[::3])) != 1:  # the decoder's binding takes the first one's width for all
+        raise RefusedPixelsError("PIXELS_UNREADABLE", "JPEG 2000 with components of unlike depth is not read")
     tiles = _tiles(right - tiles_left, wide) * _tiles(bottom - tiles_top, high)
     if not 1 <= tiles <= _MOST_TILES:
         raise RefusedPixelsError("PIXELS_UNREADABLE", f"{tiles} JPEG 2000 tiles")
@@ -66,7 +68,7 @@ def read_jpeg2000_header(stream: bytes) -> Jpeg2000Header:
         start=start,
         rows=bottom,
         columns=right,
-        precision=max(parts[::3]) + 1,
+        precision=parts[0] + 1,
         components=number,
         transformed=_transformed(stream, start + 2),
     )

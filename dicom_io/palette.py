@@ -55,7 +55,8 @@ class _Shape(NamedTuple):
 def read_palette(ds: Dataset, little_endian: bool) -> Palette:
     """The palette of a data set that was read with `PALETTE_TAGS`.
 
-    Entries of 16 bits are scaled to 8, unless none is above 255: those are 8-bit values in wide words.
+    Entries of 16 bits are scaled to 8, unless none is above 255: those are 8-bit values in wide words. What
+    the entries are decides, whatever the descriptor says of their bits.
 
     Raises:
         RefusedPixelsError: PIXELS_UNREADABLE when a table is missing, or does not fit its descriptor.
@@ -71,7 +72,8 @@ def read_palette(ds: Dataset, little_endian: bool) -> Palette:
         whole = _table(content, shape) if content else _expanded(raw_bytes(ds, segmented), shape)
         channels.append(whole)
     wide = np.stack(channels, axis=1)
-    scaled = np.right_shift(wide, 8) if shape.bits == 16 and wide.max() > 255 else wide
+    # Also where the descriptor says 8: entries of 16 bits under it are a known fault of writers.
+    scaled = np.right_shift(wide, 8) if wide.max() > 255 else wide
     return Palette(shape.first, np.ascontiguousarray(scaled.astype(np.uint8)))
 
 

@@ -243,6 +243,11 @@ class Spool:
                     f"objects/{folder.name}/{path.name}", path.stem, stat.st_size, stat.st_mtime
                 )
 
+    def quarantined(self) -> Iterator[str]:
+        """Relative path of every object in quarantine."""
+        for path in self._quarantine.glob(f"*{_SUFFIX}"):
+            yield f"quarantine/{path.name}"
+
     def free_bytes(self) -> int:
         """Bytes that an unprivileged process can still write to the spool's file system."""
         stat = os.statvfs(self._root)

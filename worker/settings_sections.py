@@ -254,6 +254,10 @@ class SpoolSettings(Section):
     )
 
 
+_LONGEST_DAYS = 36_500
+"""More days than that are no age: databases end at a year."""
+
+
 class RetentionSettings(Section):
     """How long files are kept: with 0 for ever. Rows of results always stay.
 
@@ -263,6 +267,7 @@ class RetentionSettings(Section):
     images_days: float = Field(
         default=0,
         ge=0,
+        le=_LONGEST_DAYS,
         allow_inf_nan=False,
         description="Days since an image was received after which its file is removed, once its report is "
         "delivered; 0.5 is twelve hours, 0 is never.",
@@ -270,6 +275,7 @@ class RetentionSettings(Section):
     reports_days: float = Field(
         default=0,
         ge=0,
+        le=_LONGEST_DAYS,
         allow_inf_nan=False,
         description="Days since a delivered report was written after which its file is removed, and files "
         "that abandoned attempts left; 0 is never.",
@@ -277,6 +283,7 @@ class RetentionSettings(Section):
     quarantine_days: float = Field(
         default=0,
         ge=0,
+        le=_LONGEST_DAYS,
         allow_inf_nan=False,
         description="Days since a UID conflict was resolved after which the file set aside is removed; 0 is "
         "never.",

@@ -22,10 +22,15 @@ class SpoolFiles:
         self._namespace = namespace
 
     def size(self, spool_path: str) -> int:
-        """Bytes of a file; 0 when it is not there."""
+        """Bytes of a file; 0 when it is not there.
+
+        Raises:
+            ForeignSpoolError: The spool is not there, or is not this installation's.
+        """
         try:
             return self.spool.path(spool_path).stat().st_size
         except FileNotFoundError:
+            self._require_spool()
             return 0
 
     def remove(self, spool_path: str) -> None:
@@ -34,9 +39,11 @@ class SpoolFiles:
         Raises:
             ForeignSpoolError: The spool is not there, or is not this installation's.
         """
-        root = self.spool.incoming.parent
-        require_own_spool(root, self._namespace, has_images=True)
+        self._require_spool()
         self.spool.discard(spool_path)
+
+    def _require_spool(self) -> None:
+        require_own_spool(self.spool.incoming.parent, self._namespace, has_images=True)
 
 
 def own_files(settings: Settings, namespace: uuid.UUID) -> SpoolFiles:

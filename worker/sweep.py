@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import TypeVar
 
 import psutil
 import structlog
@@ -27,6 +28,7 @@ from worker.spool_files import SpoolFiles
 from worker.store import deliveries, images, leases, processes, retention, studies
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 SILENT_S = 60.0
 """A process not seen for so long is dead: what it held is released."""
 ORPHAN_AGE_S = 600.0
@@ -134,6 +136,7 @@ def adopt_orphans(runtime: Runtime) -> int:
         for path in runtime.spool.stale_incoming(max(HALF_RECEIVED_AGE_S, silent_s)):
             path.unlink(missing_ok=True)
             log.warning("half_received_file_deleted", file=path.name)
+        _say_what_is_back(runtime, runtime.spool.quarantined())
         oldest = runtime.spool.clock() - ORPHAN_AGE_S  # the files' own clock: this machine's may be another's
         return sum(
             _look_through(runtime, folder, changed_ns, oldest)
@@ -154,7 +157,7 @@ def _look_through(runtime: Runtime, folder: str, changed_ns: int, oldest: float)
     return outcomes.count(True)
 
 
-def _groups(files: Iterator[StoredObject], size: int) -> Iterator[list[StoredObject]]:
+def _groups(files: Iterator[T], size: int) -> Iterator[list[T]]:
     while group := list(islice(files, size)):
         yield group
 
@@ -162,17 +165,19 @@ def _groups(files: Iterator[StoredObject], size: int) -> Iterator[list[StoredObj
 def _adopt_group(runtime: Runtime, group: Sequence[StoredObject]) -> list[bool | None]:
     """Put files right that have no row; return for each whether it was adopted, None when it was left."""
     known = runtime.database.read(images.known_hashes, [each.sha256 for each in group])
-    _say_what_is_back(runtime, [each for each in group if each.sha256 in known])
+    _say_what_is_back(runtime, (each.relative_path for each in group if each.sha256 in known))
     unknown = [each for each in group if each.sha256 not in known]
     aside = runtime.database.read(images.quarantined_hashes, [each.sha256 for each in unknown])
     return [_put_right(runtime, each, aside=each.sha256 in aside) for each in unknown]
 
 
-def _say_what_is_back(runtime: Runtime, known: Sequence[StoredObject]) -> None:
+def _say_what_is_back(runtime: Runtime, paths: Iterator[str]) -> None:
     """Files that went under the retention rules and are there again: received anew by a process that died."""
-    for path in runtime.database.read(retention.ended, [each.relative_path for each in known]):
-        runtime.database.write(retention.came_back, path, SpoolFiles(runtime.spool, runtime.namespace))
-        log.warning("removed_file_found_again", file=path)
+    files = SpoolFiles(runtime.spool, runtime.namespace)
+    for group in _groups(paths, 500):
+        for path in runtime.database.read(retention.ended, group):
+            if runtime.database.write(retention.came_back, path, files):
+                log.warning("removed_file_found_again", file=path)
 
 
 def _put_right(runtime: Runtime, found: StoredObject, *, aside: bool) -> bool | None:

@@ -82,6 +82,7 @@ def settle(runtime: Runtime, state: str = "ACCEPTED") -> None:
 
 def grow_old(runtime: Runtime) -> None:
     for table, column in (
+        ("studies", "created_at"),
         ("header_versions", "received_at"),
         ("reports", "written_at"),
         ("quarantined", "resolved_at"),

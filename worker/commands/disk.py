@@ -52,7 +52,10 @@ def disk(settings: Settings, history: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def used_bytes(folder: Path) -> int:
-    """Bytes that the files below a folder take on the disk; one that goes meanwhile is not counted."""
+    """Bytes that the files below a folder take on the disk.
+
+    Not counted: what goes meanwhile, and what this user may not read, such as `lost+found`.
+    """
     total = 0
     folders = [os.fspath(folder)]
     while folders:
@@ -63,7 +66,7 @@ def used_bytes(folder: Path) -> int:
                         folders.append(entry.path)
                     else:
                         total += _allocated(entry)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             continue
     return total
 

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from worker.commands.options import ConfigOption, JsonOption, cannot_run, explained, settings_of, stdout
+from worker.commands.options import (
+    NEEDS_ATTENTION,
+    ConfigOption,
+    JsonOption,
+    cannot_run,
+    explained,
+    settings_of,
+    stdout,
+)
 from worker.commands.wording import many, moment, size
 
 if TYPE_CHECKING:
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
     from worker.transactions import Database
 
 _SECONDS = {"h": 3_600.0, "d": 86_400.0}
+_OLDEST_S = 36_500 * _SECONDS["d"]
 _NAMES = {
     "IMAGE": ("image", "images"),
     "REPORT": ("report", "reports"),
@@ -84,6 +93,8 @@ def purge(  # noqa: PLR0917 - typer makes options of them, nobody passes them by
 
     It may run beside `serve` and be killed at any point: run it again, or leave it to the sweep. What went is
     in v_removed_files. `[retention]` in the configuration does the same by itself.
+
+    Exit status 1 when a file could not be removed; the others are.
     """
     kinds = {"IMAGE": images, "REPORT": reports, "QUARANTINE": quarantine}
     if not (door or any(kinds.values())):
@@ -94,7 +105,10 @@ def purge(  # noqa: PLR0917 - typer makes options of them, nobody passes them by
     if dry_run:
         _show_preview(*_preview(settings, rules, age_s, leftovers=reports, door=door), as_json=as_json)
     else:
-        _show_removed(*_remove(settings, rules, age_s, leftovers=reports, door=door), as_json=as_json)
+        removed, rows = _remove(settings, rules, age_s, leftovers=reports, door=door)
+        _show_removed(removed, rows, as_json=as_json)
+        if removed.stuck:
+            raise typer.Exit(NEEDS_ATTENTION)
 
 
 def _seconds(text: str) -> float:
@@ -103,7 +117,10 @@ def _seconds(text: str) -> float:
         raise typer.BadParameter(
             f"{text!r} is no age: write days or hours, such as 90d or 36h", param_hint="--older-than"
         )
-    return float(found[1]) * _SECONDS[found[2]]
+    age_s = float(found[1]) * _SECONDS[found[2]]
+    if age_s > _OLDEST_S:
+        raise typer.BadParameter(f"{text!r} is more than 100 years", param_hint="--older-than")
+    return age_s
 
 
 def _rules(kinds: Sequence[str], age_s: float, states: Sequence[str]) -> list[Rule]:
@@ -201,14 +218,19 @@ def _show_removed(removed: Removed, rows: dict[str, int], *, as_json: bool) -> N
             kind: {"files": count, "size_bytes": removed.size_bytes[kind]}
             for kind, count in removed.files.items()
         }
-        typer.echo(json.dumps({"dry_run": False, "files": found, "rows": rows}))
+        typer.echo(json.dumps({"dry_run": False, "files": found, "rows": rows, "stuck": removed.stuck}))
         return
     for kind, count in sorted(removed.files.items()):
         stdout.print(f"{many(count, *_NAMES[kind])} removed: {size(removed.size_bytes[kind])}")
     for kind, count in rows.items():
         stdout.print(f"{many(count, *_NAMES[kind])} deleted")
-    if not removed.files and not any(rows.values()):
-        stdout.print("nothing was old enough, or what is old is not delivered; --dry-run changes nothing")
+    if removed.stuck:
+        stdout.print(
+            f"files of {many(removed.stuck, 'study', 'studies')} could not be removed, the log above names "
+            "them: see to their permissions and run it again, or leave it to the sweep"
+        )
+    if not removed.files and not removed.stuck and not any(rows.values()):
+        stdout.print("nothing was removed: nothing is old enough, or what is old was not delivered")
 
 
 def _json_value(value: object) -> str:

@@ -6,6 +6,7 @@ import difflib
 import json
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -71,12 +72,14 @@ def requeue(  # noqa: PLR0917 - typer makes options of them, nobody passes them 
     if refused:
         done["refused"] = _requeue_refused(settings, reason, study, image, dry_run)
     left: Counter[str] = Counter()
+    purged = 0
     if dead:
-        done["dead"], left = _requeue_dead(settings, destination, study, known, dry_run)
+        done["dead"], left, purged = _requeue_dead(settings, destination, study, known, dry_run)
     if as_json:
-        typer.echo(json.dumps({**done, "left_without_destination": dict(left), "dry_run": dry_run}))
+        alone = {"left_without_destination": dict(left), "left_without_file": purged}
+        typer.echo(json.dumps({**done, **alone, "dry_run": dry_run}))
     else:
-        _show(done, left, dry_run)
+        _show(done, left, purged, dry_run)
 
 
 def _check_choice(*, refused: bool, dead: bool, images_by: str | None, deliveries_by: str | None) -> None:
@@ -148,21 +151,23 @@ def _requeue_refused(
 
 def _requeue_dead(
     settings: Settings, destination: str | None, study: str | None, known: Sequence[str], dry_run: bool
-) -> tuple[int, Counter[str]]:
-    """Return how many were requeued, and how many were left because nobody knows their destination."""
+) -> tuple[int, Counter[str], int]:
+    """Return how many were requeued, were left as nobody knows their destination, or their file went."""
     from worker.commands.looking import existing_database
     from worker.store import deliveries, overview
 
     with existing_database(settings) as database:
-        found = database.read(overview.dead_deliveries, destination=destination, study_instance_uid=study)
+        which = partial(overview.dead_deliveries, destination=destination, study_instance_uid=study)
+        found = database.read(which)
+        purged = len(database.read(which, kept=False))
         ids = [key for key, name in found if name in known]
         left = Counter(name for _, name in found if name not in known)
         if dry_run or not ids:
-            return len(ids), left
-        return database.write(deliveries.requeue, ids), left
+            return len(ids), left, purged
+        return database.write(deliveries.requeue, ids), left, purged
 
 
-def _show(done: dict[str, int], left: Counter[str], dry_run: bool) -> None:
+def _show(done: dict[str, int], left: Counter[str], purged: int, dry_run: bool) -> None:
     would = "would" if dry_run else "will"
     if "conflict" in done:
         count = done["conflict"]
@@ -180,7 +185,12 @@ def _show(done: dict[str, int], left: Counter[str], dry_run: bool) -> None:
         count = done["dead"]
         what = f"{many(count, 'dead delivery', 'dead deliveries')} {would} be sent again"
         nothing = "no dead delivery matches; `fundus-worker status` shows what there is"
-        stdout.print(what if count or left else nothing)
+        stdout.print(what if count or left or purged else nothing)
+    if purged:
+        stdout.print(
+            f"{many(purged, 'dead delivery', 'dead deliveries')} left alone: its report's file was removed "
+            "(`purge --state DEAD`); v_removed_files says when"
+        )
     for name, count in sorted(left.items()):
         stdout.print(
             f"{many(count, 'dead delivery', 'dead deliveries')} to {name!r} left alone: the configuration "

@@ -6,9 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, literal, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+)
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from worker.schema import (
@@ -86,23 +99,35 @@ class StoredFile:
     at: datetime
 
 
-def studies_with_files(tx: Connection, rules: Sequence[Rule], after: int, limit: int) -> list[int]:
-    """Return the ids, ascending and above `after`, of studies that have a file for a rule."""
-    found: set[int] = set()
-    for rule in rules:
-        files = _files(rule).subquery()
-        ids = select(files.c.study_id).where(files.c.study_id > after).distinct()
-        found |= set(tx.scalars(ids.order_by(files.c.study_id).limit(limit)))
-    return sorted(found)[:limit]
+def window_end(tx: Connection, after: int, studies: int) -> int | None:
+    """Return the id of the last of so many studies above `after`; None when there is none.
+
+    Who looks for files goes from window to window: what a query costs depends on the window, not on how many
+    studies there are, nor on how rarely a rule finds anything.
+    """
+    ids = select(Study.id).where(Study.id > after).order_by(Study.id).limit(studies).subquery()
+    last: int | None = tx.scalar(select(func.max(ids.c.id)))
+    return last
 
 
-def files_of(tx: Connection, rules: Sequence[Rule], study_id: int) -> list[StoredFile]:
-    """Return the files of one study that the rules let go."""
+def studies_with_files(tx: Connection, rules: Sequence[Rule], after: int, up_to: int) -> list[int]:
+    """Return the ids, ascending, above `after` and not above `up_to`, of studies with a file for a rule."""
+    window = {"after": after, "up_to": up_to}
+    return sorted({study_id for rule in rules for study_id in tx.scalars(_studies(rule), window)})
+
+
+def files_of(tx: Connection, rules: Sequence[Rule], after: int, up_to: int) -> list[StoredFile]:
+    """Return the files that the rules let go, of the studies above `after` and not above `up_to`."""
     return [
-        StoredFile(rule.kind, row.spool_path, row.state, Standing(row.standing), study_id, row.at)
+        StoredFile(rule.kind, row.spool_path, row.state, Standing(row.standing), row.study_id, row.at)
         for rule in rules
-        for row in tx.execute(_files(rule).where(Study.id == study_id)).all()
+        for row in tx.execute(_files(rule), {"after": after, "up_to": up_to}).all()
     ]
+
+
+def is_idle(tx: Connection, study_id: int) -> bool:
+    """Say whether nothing of the study is in work, so that its files may go."""
+    return tx.scalar(_is_idle(), {"study": study_id}) is not None
 
 
 def kept(spool_path: InstrumentedAttribute[Any]) -> ColumnElement[bool]:
@@ -110,7 +135,7 @@ def kept(spool_path: InstrumentedAttribute[Any]) -> ColumnElement[bool]:
     return ~exists(select(Removal.id).where(Removal.spool_path == spool_path))
 
 
-def idle() -> ColumnElement[bool]:
+def _idle() -> ColumnElement[bool]:
     """Nothing of the study is in work, on its way, or waits for a person's decision; it has its report."""
     waiting = select(Instance.id).where(
         Instance.study_id == Study.id, Instance.state == InstanceState.RECEIVED
@@ -152,20 +177,35 @@ def _standing() -> ColumnElement[str]:
     )
 
 
+# To build these statements takes longer than to run them, and the writer waits meanwhile: they are kept.
+@lru_cache(maxsize=32)
 def _files(rule: Rule) -> Select[Any]:
-    """Path, state, standing, study and moment of every file that the rule lets go."""
+    """Path, state, standing, study and moment of the files that the rule lets go, of a window of studies."""
     path, state, at, source = _source(rule.kind)
     uncommitted = _deliveries().where(
         Report.state == ReportState.WRITTEN,
         Delivery.destination.in_(rule.committing),
         Delivery.state == DeliveryState.ACCEPTED,
     )
+    old = db_now(-rule.older_than_s)
     columns = (path, state.label("state"), _standing().label("standing"), Study.id.label("study_id"))
     return (
         source.with_only_columns(*columns, at.label("at"))
-        .where(idle(), at < db_now(-rule.older_than_s), state.in_(rule.states))
+        .where(Study.id > bindparam("after"), Study.id <= bindparam("up_to"))
+        .where(Study.created_at < old, _idle())  # the first spares the look at what is in a young one
+        .where(at < old, state.in_(rule.states))
         .where(_standing().in_([each.value for each in rule.standings]), ~exists(uncommitted), kept(path))
     )
+
+
+@lru_cache(maxsize=32)
+def _studies(rule: Rule) -> Select[Any]:
+    return select(_files(rule).subquery().c.study_id).distinct()
+
+
+@lru_cache(maxsize=1)
+def _is_idle() -> Select[Any]:
+    return select(Study.id).where(Study.id == bindparam("study"), _idle())
 
 
 def _source(kind: Kind) -> tuple[Any, Any, Any, Select[Any]]:

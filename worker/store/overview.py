@@ -170,15 +170,16 @@ def refused_instances(
 
 
 def dead_deliveries(
-    tx: Connection, *, destination: str | None, study_instance_uid: str | None
+    tx: Connection, *, destination: str | None, study_instance_uid: str | None, kept: bool = True
 ) -> list[tuple[int, str]]:
     """Return (id, destination) of dead letters that match every criterion given.
 
-    Only of current reports: a revision that was superseded must not arrive after its successor. Only of
-    reports whose file is kept.
+    Only of current reports: a revision that was superseded must not arrive after its successor. `kept`: only
+    of reports whose file is kept, or only of those whose file went.
     """
     statement = select(Delivery.id, Delivery.destination).join(Report, Report.id == Delivery.report_id)
-    statement = statement.where(_dead_letter(), disposable.kept(Report.spool_path))
+    there = disposable.kept(Report.spool_path)
+    statement = statement.where(_dead_letter(), there if kept else ~there)
     if destination:
         statement = statement.where(Delivery.destination == destination)
     if study_instance_uid:

@@ -33,7 +33,7 @@ class Files(Protocol):
 def begin(tx: Connection, rules: Sequence[Rule], study_id: int, files: Files) -> int:
     """Say which files of a study are about to go; return how many."""
     _lock(tx, study_id)
-    found = disposable.files_of(tx, rules, study_id)
+    found = disposable.files_of(tx, rules, study_id - 1, study_id)
     for each in found:
         values = {
             "spool_path": each.spool_path,
@@ -48,9 +48,11 @@ def begin(tx: Connection, rules: Sequence[Rule], study_id: int, files: Files) ->
     return len(found)
 
 
-def begun(tx: Connection, limit: int) -> list[int]:
-    """Return the ids of studies whose removals were begun and not finished."""
-    statement = select(Removal.study_id).where(Removal.ended_at.is_(None)).distinct()
+def begun(tx: Connection, after: int, limit: int) -> list[int]:
+    """Return the ids, ascending and above `after`, of studies whose removals were begun and not finished."""
+    statement = (
+        select(Removal.study_id).where(Removal.ended_at.is_(None), Removal.study_id > after).distinct()
+    )
     return list(tx.scalars(statement.order_by(Removal.study_id).limit(limit)))
 
 
@@ -60,7 +62,7 @@ def finish(tx: Connection, study_id: int, files: Files) -> list[tuple[str, int]]
     When something of the study came into work meanwhile, what is still there stays.
     """
     _lock(tx, study_id)
-    idle = tx.scalar(select(Study.id).where(Study.id == study_id, disposable.idle())) is not None
+    idle = disposable.is_idle(tx, study_id)
     columns = (Removal.id, Removal.spool_path, Removal.kind, Removal.size_bytes)
     unfinished = select(*columns).where(Removal.study_id == study_id, Removal.ended_at.is_(None))
     removed = []

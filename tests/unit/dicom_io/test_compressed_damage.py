@@ -229,3 +229,14 @@ def test_jpeg_2000_with_an_image_offset_is_refused_before_it_is_decoded(
     monkeypatch.setattr(openjpeg.utils, "decode", never)
 
     assert "image offset" in refusal(compressed(moved, JPEG2000Lossless)).detail
+
+
+@pytest.mark.parametrize("component", [0, 1, 2])
+def test_jpeg_2000_with_components_of_unlike_depth_is_refused(component: int) -> None:
+    stream = bytearray(as_j2k(FUNDUS))
+    stream[42 + 3 * component] = 11  # Ssiz (T.800 A.5.1): 12 bits beside 8
+
+    error = refusal(compressed(bytes(stream), JPEG2000Lossless, photometric="RGB"))
+
+    assert error.reason_code == "PIXELS_UNREADABLE"
+    assert "unlike depth" in error.detail

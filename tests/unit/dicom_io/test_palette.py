@@ -100,3 +100,13 @@ def test_palette_colour_does_not_survive_lossy_compression() -> None:
     ds = with_palette(compressed(as_jpeg_ls(np.ascontiguousarray(INDICES), error=2), JPEGLSNearLossless))
 
     assert refusal(ds).reason_code == "PIXELS_UNREADABLE"
+
+
+def test_entries_of_sixteen_bits_under_a_descriptor_of_eight_are_scaled() -> None:
+    ds = with_palette(indexed(), bits=16)
+    for channel, name in enumerate(("Red", "Green", "Blue")):
+        setattr(ds, f"{name}PaletteColorLookupTableDescriptor", [256, 0, 8])
+        data = (COLOURS[:, channel].astype("<u2") << 8).tobytes()
+        setattr(ds, f"{name}PaletteColorLookupTableData", data)
+
+    np.testing.assert_array_equal(decode(ds), COLOURS[INDICES])

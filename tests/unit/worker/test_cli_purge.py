@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 import uuid
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from factories.commands import Installation, ago, install
 from factories.rows import Rows
 
 from dicom_io.spool import Spool
+from worker.spool_files import SpoolFiles
 from worker.spool_marker import mark
 
 NAMESPACE = uuid.UUID("12345678-1234-4234-8234-123456789abc")
@@ -71,8 +73,8 @@ def test_it_removes_what_was_delivered_and_says_so(installed: Installation) -> N
     assert (answer.status, answer.out) == (0, "2 images removed: 0 MB\n")
     assert files(installed) == 8
     again = installed.run("purge", "--images", "--older-than", "720h", "--json")
-    assert json.loads(again.out) == {"dry_run": False, "files": {}, "rows": {}}
-    assert "nothing was old enough" in installed.run("purge", "--images", "--older-than", "30d").out
+    assert json.loads(again.out) == {"dry_run": False, "files": {}, "rows": {}, "stuck": 0}
+    assert "nothing is old enough" in installed.run("purge", "--images", "--older-than", "30d").out
 
 
 @pytest.mark.parametrize(
@@ -91,6 +93,33 @@ def test_states_choose(installed: Installation, states: list[str], expected: dic
     assert {kind: each["files"] for kind, each in found.items()} == expected
 
 
+def test_a_dead_letter_whose_file_went_is_left_alone_and_said_to_be(installed: Installation) -> None:
+    installed.run("purge", "--reports", "--older-than", "30d", "--state", "DEAD")
+    answer = installed.run("requeue", "--dead", "--dry-run")
+    assert "1 dead delivery left alone: its report's file was removed" in answer.words
+    assert "no dead delivery matches" not in answer.words
+    assert json.loads(installed.run("requeue", "--dead", "--json").out)["left_without_file"] == 1
+
+
+def test_what_cannot_be_removed_is_said_and_the_rest_goes(installed: Installation) -> None:
+    remove = SpoolFiles.remove
+
+    def stuck(files: SpoolFiles, path: str) -> None:
+        if path.startswith("objects/01"):
+            raise PermissionError(1, "Operation not permitted", path)
+        remove(files, path)
+
+    with patch.object(SpoolFiles, "remove", stuck):
+        answer = installed.run("purge", "--images", "--older-than", "30d")
+        assert answer.status == 1
+        assert "1 image removed" in answer.words
+        assert "files of 1 study could not be removed" in answer.words
+        assert (
+            json.loads(installed.run("purge", "--images", "--older-than", "30d", "--json").out)["stuck"] == 1
+        )
+    assert files(installed) == 9
+
+
 def test_old_rows_of_the_door_go_when_asked_for(installed: Installation) -> None:
     answer = installed.run("purge", "--door", "--older-than", "30d")
     assert answer.out == "0 rows of ended associations deleted\n1 row of what was turned away deleted\n"
@@ -103,6 +132,7 @@ def test_old_rows_of_the_door_go_when_asked_for(installed: Installation) -> None
         (("--older-than", "30d"), "say what: --images, --reports, --quarantine, --door"),
         (("--images", "--older-than", "30"), "'30' is no age: write days or hours, such as 90d or 36h"),
         (("--images", "--older-than", "0d"), "is no age"),
+        (("--images", "--older-than", "36501d"), "is more than 100 years"),
         (
             ("--images", "--older-than", "1d", "--state", "RECEIVED"),
             "RECEIVED is no state whose files can go",

@@ -91,6 +91,7 @@ def test_json(installed: Installation) -> None:
         "refused": 2,
         "dead": 2,
         "left_without_destination": {"gone": 1},
+        "left_without_file": 0,
         "dry_run": False,
     }
 
