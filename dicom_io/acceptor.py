@@ -5,7 +5,8 @@ What differs from pynetdicom's own classes, and why:
 - A data set is written to a temporary file of *this* listener's folder while it arrives;
   `STORE_RECV_CHUNKED_DATASET` would use Python's temporary folder, for the whole process.
 - A connection that closes before it asks for an association ends its threads at once, not after the
-  ACSE timeout: health checks of a load balancer would pile up threads otherwise.
+  ACSE timeout; one that says nothing has none (`dicom_io.server`).
+- Its threads wait for what comes; pynetdicom's look every millisecond (`dicom_io.waiting`).
 - Sockets have a timeout and no Nagle delay.
 - However an association ends, `finished` runs once, on its own thread.
 - A PDU is read only if it is no longer than agreed on, and as long as the peer keeps pace.
@@ -14,27 +15,26 @@ What differs from pynetdicom's own classes, and why:
 
 from __future__ import annotations
 
+import math
 import socket
 import ssl
+import time
 import uuid
-from collections.abc import Callable, Sequence
 from contextlib import suppress
-from copy import deepcopy
-from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import structlog
 from pynetdicom._globals import MODE_ACCEPTOR
-from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
-from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+from pynetdicom.dimse_primitives import C_ECHO, C_STORE
+from pynetdicom.transport import AddressInformation
 
-from dicom_io.errors import DicomIoError
-from dicom_io.limits import Breach, Limits, Pace
-from dicom_io.reading import Connection, Receiver, UpperLayer
+from dicom_io.limits import Breach, Pace
+from dicom_io.reading import Receiver, UpperLayer
 from dicom_io.tls import tls_reason
+from dicom_io.waiting import Connection
 
-log = structlog.get_logger(__name__)
+if TYPE_CHECKING:
+    from dicom_io.server import Server
 
 
 class Acceptor(Association):
@@ -59,7 +59,7 @@ class Acceptor(Association):
     def __init__(self, server: Server, connection: socket.socket, remote: tuple[str, int]) -> None:
         super().__init__(server.ae, MODE_ACCEPTOR)
         self.dul = UpperLayer(self, Pace(server.limits, server.ae.network_timeout or 60.0))
-        self.dimse = Receiver(self, server)
+        self.dimse = Receiver(self, server, server.limits)
         self.acse_timeout = server.ae.acse_timeout
         self.network_timeout = server.ae.network_timeout
         self.remote_address = remote
@@ -67,18 +67,45 @@ class Acceptor(Association):
         self.was_opened = False
         self.serving = False
         self.tls_failure: str | None = None
-        self._finished = server.finished
-        self._server = server
+        self._began = time.monotonic()
+        self._is_ending = False
+        self.daemon = True
         self.name = f"AcceptorThread@{remote[0]}:{remote[1]}"
+        self._ended = server.ended
+        self._server = cast(Any, server)  # pynetdicom shuts a request down with it
         self.set_socket(Connection(self, client_socket=connection))
+        self._describe(server, remote)
+
+    def _describe(self, server: Server, remote: tuple[str, int]) -> None:
+        """Tell pynetdicom who both sides are, and who wants to know what happens."""
+        acceptor = self.acceptor
+        acceptor.maximum_length = server.ae.maximum_pdu_size
+        acceptor.ae_title = server.ae.ae_title
+        acceptor.address_info = server.address_info
+        acceptor.implementation_class_uid = server.ae.implementation_class_uid
+        acceptor.implementation_version_name = server.ae.implementation_version_name
+        acceptor.supported_contexts = server.contexts  # shared: negotiation only reads them
+        self.requestor.address_info = AddressInformation.from_tuple(remote)
+        for event, handler in server.handlers:
+            self.bind(event, handler)
+
+    @property
+    def negotiates_since(self) -> float:
+        """When a connection began (monotonic seconds) that has no association yet; else infinity."""
+        return math.inf if self.was_opened or self.dul.breach is not None else self._began
 
     @property
     def busy(self) -> bool:
-        """Whether an object is arriving or a request is being answered."""
-        return self.serving or bool(self.dimse.unfinished)
+        """Whether an object is arriving in good time, or a request is being answered."""
+        if self.serving or self.dimse.unanswered:
+            return True
+        return bool(self.dimse.unfinished) and not self.dul.pace.lags()
 
     def end(self) -> None:
-        """Abort the association, or close a connection that has none yet."""
+        """Abort the association, once, or close a connection that has none yet."""
+        if self._is_ending:
+            return
+        self._is_ending = True
         if self.is_established:
             self.abort()
         elif self.dul.socket is not None:
@@ -87,10 +114,10 @@ class Acceptor(Association):
     @property
     def lags(self) -> bool:
         """Whether the association waits for its peer, which has been idle or slow for some seconds."""
-        return self.is_established and not self.serving and self.dul.pace.lags()
+        return self.is_established and not self.dimse.unanswered and self.dul.pace.lags()
 
     def give_way(self) -> None:
-        """End the association at once, in favour of another one that has something to send."""
+        """End the connection at once, in favour of another one that has something to send."""
         self.dul.breach = Breach("GAVE_WAY", "idle or slow while others waited for its place")
         connection = None if self.dul.socket is None else self.dul.socket.socket
         if connection is not None:
@@ -103,7 +130,7 @@ class Acceptor(Association):
             if self._is_private():
                 super().run_reactor()
         finally:
-            self._finished(self)
+            self._ended(self)
 
     def _is_private(self) -> bool:
         """Whether the connection is as the listener wants it; with TLS, do the handshake."""
@@ -122,91 +149,16 @@ class Acceptor(Association):
         return True
 
     def _serve_request(self, msg: Any, context_id: int) -> None:
+        """Answer a C-ECHO or C-STORE request (PS3.7 section 9.1); anything else ends the association."""
+        if not isinstance(msg, C_ECHO | C_STORE) or not msg.is_valid_request:
+            # pynetdicom serves some requests on threads of their own, as many as are sent.
+            self.dul.abort_for(Breach("PROTOCOL_ERROR", "a message that is no C-ECHO or C-STORE request"))
+            return
         self.serving = True
         try:
+            self.dul.pace.used()
             super()._serve_request(msg, context_id)
         finally:
             self.serving = False
-
-
-class Handler(RequestHandler):
-    """Starts an `Acceptor` for each connection."""
-
-    server: Server
-
-    def _create_association(self) -> Acceptor:
-        connection = cast(socket.socket, self.request)
-        connection.settimeout(self.ae.network_timeout)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.server.tls is not None:
-            connection = self.server.tls.wrap_socket(
-                connection, server_side=True, do_handshake_on_connect=False
-            )
-        assoc = Acceptor(self.server, connection, self.client_address[:2])
-        assoc.acceptor.maximum_length = self.ae.maximum_pdu_size
-        assoc.acceptor.ae_title = self.server.ae_title
-        assoc.acceptor.address_info = self.local
-        assoc.acceptor.implementation_class_uid = self.ae.implementation_class_uid
-        assoc.acceptor.implementation_version_name = self.ae.implementation_version_name
-        assoc.acceptor.supported_contexts = deepcopy(self.server.contexts)
-        assoc.requestor.address_info = self.remote
-        for event, handler in self.server.handlers:
-            assoc.bind(event, handler)
-        return assoc
-
-
-class Server(ThreadedAssociationServer):
-    """Accepts connections on one port.
-
-    Args:
-        ae: The local application entity with its contexts and time limits.
-        address: Host and port to bind.
-        incoming: Folder for temporary files.
-        handlers: pynetdicom events and their handlers.
-        finished: Called once for each connection, when it has ended.
-        limits: What peers are granted.
-        crowded: Called with the host of a connection that is closed at once, there being too many.
-        pressure: Why no object can be taken in now; None when one can.
-        tls: For TLS; None for plain connections.
-    """
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(
-        self,
-        ae: ApplicationEntity,
-        address: tuple[str, int],
-        incoming: Path,
-        handlers: Sequence[tuple[Any, Callable[[Any], Any]]],
-        finished: Callable[[Acceptor], None],
-        *,
-        limits: Limits,
-        crowded: Callable[[tuple[str, int]], None],
-        pressure: Callable[[], DicomIoError | None],
-        tls: ssl.SSLContext | None = None,
-    ) -> None:
-        self.limits = limits
-        self.crowded = crowded
-        self.pressure = pressure
-        self.tls = tls
-        self.incoming = incoming
-        self.handlers = handlers
-        self.finished = finished
-        super().__init__(ae, address, ae.ae_title, ae.supported_contexts, request_handler=Handler)
-        ae._servers.append(self)
-
-    def acceptors(self) -> list[Acceptor]:
-        """Connections that are being served."""
-        return [assoc for assoc in self.active_associations if isinstance(assoc, Acceptor)]
-
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Close a connection at once when there are as many as are allowed: each costs two threads."""
-        if len(self.active_associations) < self.limits.connections:
-            return True
-        self.crowded(client_address[:2])
-        return False
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log an error between accepting a connection and serving it."""
-        log.exception("connection_failed", host=client_address[0])
+            self.dimse.answered()
+            self.dul.restart_idle_timer()

@@ -77,13 +77,14 @@ class IncomingFile:
         self.sop_instance_uid = sop_instance_uid
         self.transfer_syntax_uid = transfer_syntax_uid
         self.path = folder / f"{uuid.uuid4().hex}.dcm"
-        self.error: OSError | DicomIoError | None = pressure()
+        self.error: OSError | DicomIoError | None = None
         self.complete = False
         self.offered = 0
         self._maximum_bytes = maximum_bytes
         self._pressure = pressure
         self._asked_at = 0
         self._descriptor = -1
+        self._look()
         if self.error is not None:
             return
         try:
@@ -109,8 +110,15 @@ class IncomingFile:
             self.error = ObjectTooLargeError(self._maximum_bytes)
         if self.error is None and self.offered - self._asked_at > _ASK_EVERY_BYTES:
             self._asked_at = self.offered
-            self.error = self._pressure()
+            self._look()
         self._append(memoryview(data))
+
+    def _look(self) -> None:
+        """Ask whether an object can be taken in; a disk that does not even say so cannot take one."""
+        try:
+            self.error = self._pressure()
+        except OSError as error:
+            self.error = error
 
     def _append(self, remaining: memoryview) -> None:
         try:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,21 @@ from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import PresentationContext
 
-from dicom_io.acceptor import Acceptor, Server
+from dicom_io.acceptor import Acceptor
+from dicom_io.admission import Admission, caller_of
 from dicom_io.answers import CANNOT_UNDERSTAND, SUCCESS, answer
+from dicom_io.callers import CallerRule, Callers
 from dicom_io.errors import DicomIoError
 from dicom_io.incoming import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
     IncomingFile,
 )
-from dicom_io.limits import PDU_BYTES, Gate, Limits, Peer
+from dicom_io.limits import PDU_BYTES, Limits
 from dicom_io.listener_events import Caller, ListenerEvents, ReceivedObject, TurnedAway
-from dicom_io.refusals import CALLED_AE, CALLER_LIMIT, CALLING_AE, Refusal
+from dicom_io.server import Server
 from dicom_io.sop_classes import IMAGE_SOP_CLASSES, IMAGE_TRANSFER_SYNTAXES, UNCOMPRESSED, VERIFICATION
+from dicom_io.tally import Tally
 
 __all__ = ["Caller", "Listener", "ListenerEvents", "ReceivedObject", "TurnedAway"]
 
@@ -40,6 +42,7 @@ log = structlog.get_logger(__name__)
 _STOP_POLL_S = 0.02
 _CLOSE_S = 2.0
 """The accepting thread looks ten times a second whether it should end."""
+_END_S = 5.0
 
 
 class Listener:
@@ -50,8 +53,10 @@ class Listener:
         ae_title: AE title that callers must use.
         host: Address to bind.
         port: TCP port to bind; 0 takes a free one.
-        allowed_callers: Calling AE titles that are accepted; ("*",) accepts all.
+        allowed_callers: Calling AE titles that are accepted, beside those that `rules` allow; ("*",) accepts
+            all that `rules` do not forbid.
         incoming: Folder for temporary files, on the spool's file system.
+        rules: What holds for single callers.
         limits: What callers are granted; beyond it they are rejected, transiently, or cut off.
         pressure: Why no object can be taken in now, with status and reason; None when one can. Asked when
             an object begins and while it arrives; what is refused then is not written.
@@ -73,6 +78,7 @@ class Listener:
         port: int,
         allowed_callers: Sequence[str],
         incoming: Path,
+        rules: Sequence[CallerRule] = (),
         limits: Limits | None = None,
         pressure: Callable[[], DicomIoError | None] = lambda: None,
         tls: ssl.SSLContext | None = None,
@@ -82,9 +88,8 @@ class Listener:
     ) -> None:
         self._events = events
         self._ae_title = ae_title.strip()
-        self._allowed_callers = None if "*" in allowed_callers else {name.strip() for name in allowed_callers}
         limits = limits or Limits()
-        self._gate = Gate(limits)
+        self._tally = Tally(lambda turned_away: self._tell("turned_away", turned_away))
         ae = _application_entity(self._ae_title)
         ae.acse_timeout, ae.dimse_timeout = acse_timeout_s, dimse_timeout_s
         ae.network_timeout = network_timeout_s
@@ -101,16 +106,18 @@ class Listener:
             handlers,
             self._on_finished,
             limits=limits,
-            crowded=self._on_crowded,
+            turned_away=self._tally.add,
             pressure=pressure,
             tls=tls,
         )
-        self._thread = threading.Thread(target=self._serve, name=f"listener-{self.port}", daemon=True)
+        callers = Callers(allowed_callers, rules)
+        self._admission = Admission(self._ae_title, callers, limits, self._server.acceptors)
+        self._thread = threading.Thread(target=self._server.serve, name=f"listener-{self.port}", daemon=True)
 
     @property
     def port(self) -> int:
         """The TCP port that is bound."""
-        return int(self._server.server_address[1])
+        return self._server.port
 
     @property
     def accepting(self) -> bool:
@@ -120,14 +127,20 @@ class Listener:
     @property
     def open_associations(self) -> int:
         """Associations that are established now."""
-        return self._gate.open_associations
+        return self._admission.open_associations
+
+    @property
+    def open_connections(self) -> int:
+        """TCP connections that are open now, those included that have not asked for an association."""
+        return self._server.connections
 
     def start(self) -> None:
         """Begin to accept associations."""
+        self._tally.start()
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Stop accepting, let running C-STOREs finish, then end every association.
+        """Stop accepting, let running C-STOREs finish, and end every association, idle ones at once.
 
         Args:
             timeout_s: Time for the running C-STOREs; what still runs then is aborted. Aborted
@@ -135,78 +148,45 @@ class Listener:
         """
         deadline = time.monotonic() + timeout_s
         if self._thread.is_alive():
-            closing = threading.Thread(target=self._server.shutdown, name="listener-close", daemon=True)
-            closing.start()
-            closing.join(max(timeout_s, _CLOSE_S))
+            self._server.close()
             self._thread.join(_CLOSE_S)
         else:
-            self._server.server_close()
-        while time.monotonic() < deadline and any(assoc.busy for assoc in self._server.acceptors()):
+            self._server.release()
+        ending: set[Acceptor] = set()
+        while time.monotonic() < deadline and (left := set(self._server.acceptors()) - ending):
+            idle = {assoc for assoc in left if not assoc.busy}
+            self._end_all(idle)
+            ending |= idle
             time.sleep(_STOP_POLL_S)
-        self._end_all(self._server.acceptors())
+        self._end_all(self._server.acceptors(), wait_s=_END_S)
+        self._tally.stop(_CLOSE_S)
 
-    def _serve(self) -> None:
-        self._server.serve_forever(poll_interval=0.1)
-
-    def _end_all(self, associations: Sequence[Acceptor]) -> None:
-        """Abort associations side by side, and wait until each has reported its end."""
+    def _end_all(self, associations: Collection[Acceptor], wait_s: float = 0.0) -> None:
+        """Abort associations side by side; wait until each has reported its end."""
         ending = [threading.Thread(target=assoc.end, daemon=True) for assoc in associations]
         for thread in ending:
             thread.start()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + wait_s
         for thread in (*ending, *associations):
             thread.join(max(0.0, deadline - time.monotonic()))
-
-    def _caller(self, assoc: Acceptor) -> Caller:
-        request = assoc.requestor.primitive
-        return Caller(
-            association_id=assoc.association_id,
-            calling_ae="" if request is None else str(request.calling_ae_title).strip(),
-            called_ae="" if request is None else str(request.called_ae_title).strip(),
-            host=str(assoc.remote_address[0]),
-            port=int(assoc.remote_address[1]),
-        )
 
     def _on_requested(self, event: Any) -> None:
         """Reject an association request that is not wanted (PS3.8 section 9.3.4)."""
         assoc: Acceptor = event.assoc
-        refusal = self._refusal(self._caller(assoc), assoc.association_id)
+        caller = caller_of(assoc)
+        refusal = self._admission.refusal(caller)
         if refusal is None:
+            assoc.dimse.limits = self._admission.limits_of(caller) or assoc.dimse.limits
             return
         assoc.acse.send_reject(refusal.result, refusal.source, refusal.diagnostic)
         self._turn_away(assoc, "ASSOCIATION", refusal.reason_code, refusal.status, detail=refusal.detail)
         assoc.kill()
 
-    def _refusal(self, caller: Caller, association_id: str) -> Refusal | None:
-        """Why `caller` is rejected; None counts the association as open."""
-        if caller.called_ae != self._ae_title:
-            return CALLED_AE
-        if self._allowed_callers is not None and caller.calling_ae not in self._allowed_callers:
-            return CALLING_AE
-        peer = (caller.host, caller.calling_ae)
-        refusal = self._gate.may_ask(peer)
-        if refusal is not None:
-            return refusal
-        refusal = self._gate.admit(association_id, peer)
-        if refusal is not None and self._make_room(peer if refusal is CALLER_LIMIT else None):
-            refusal = self._gate.admit(association_id, peer)
-        return refusal
-
-    def _make_room(self, peer: Peer | None) -> bool:
-        """End an association, of `peer` if one is given, that is idle or slow; False when all are busy."""
-        for assoc in self._server.acceptors():
-            caller = self._caller(assoc)
-            if assoc.lags and peer in (None, (caller.host, caller.calling_ae)):
-                assoc.give_way()
-                self._gate.leave(assoc.association_id)
-                return True
-        return False
-
     def _on_established(self, event: Any) -> None:
         """Announce the association, and each abstract syntax that was not accepted."""
         assoc: Acceptor = event.assoc
         assoc.was_opened = True
-        caller = self._caller(assoc)
+        caller = caller_of(assoc)
         self._tell("association_opened", caller)
         first_of: dict[str, PresentationContext] = {}
         for context in assoc.rejected_contexts:
@@ -235,7 +215,7 @@ class Listener:
             status, reason, detail = CANNOT_UNDERSTAND, "UNREADABLE_OBJECT", "the request has no data set"
         else:
             incoming.close()
-            status, reason, detail = answer(self._events, self._caller(assoc), event, incoming)
+            status, reason, detail = answer(self._events, caller_of(assoc), event, incoming)
         if status != SUCCESS:
             self._turn_away(
                 assoc,
@@ -271,12 +251,12 @@ class Listener:
                 transfer_syntax_uid=incoming.transfer_syntax_uid or None,
                 detail=f"{ending} before the object was " + ("answered" if incoming.complete else "complete"),
             )
-        self._gate.leave(assoc.association_id)
+        self._admission.leave(assoc.association_id)
         if assoc.was_opened:
             if breach is not None and not left:
                 self._turn_away(assoc, "ASSOCIATION", reason, detail=ending)
             outcome = "RELEASED" if assoc.is_released else "CONNECTION_LOST" if lost else "ABORTED"
-            self._tell("association_closed", self._caller(assoc), outcome)
+            self._tell("association_closed", caller_of(assoc), outcome)
         elif assoc.tls_failure is not None:
             self._turn_away(assoc, "CONNECTION", "TLS_FAILED", detail=f"no TLS: {assoc.tls_failure}")
         elif breach is not None:
@@ -287,16 +267,10 @@ class Listener:
         elif not assoc.is_rejected:
             self._turn_away(assoc, "ASSOCIATION", reason, detail=f"{ending} while it was negotiated")
 
-    def _on_crowded(self, remote: tuple[str, int]) -> None:
-        """Report a connection that was closed at once."""
-        caller = Caller(uuid.uuid4().hex, "", "", str(remote[0]), int(remote[1]))
-        detail = "as many connections are open as are allowed"
-        self._tell("turned_away", TurnedAway("CONNECTION", "CONNECTION_LIMIT", caller, detail=detail))
-
     def _turn_away(
         self, assoc: Acceptor, kind: str, reason_code: str, status: int | None = None, **fields: Any
     ) -> None:
-        self._tell("turned_away", TurnedAway(kind, reason_code, self._caller(assoc), status, **fields))
+        self._tell("turned_away", TurnedAway(kind, reason_code, caller_of(assoc), status, **fields))
 
     def _tell(self, name: str, *arguments: object) -> None:
         """Call the owner; its failure must not end the association, and must not be lost."""

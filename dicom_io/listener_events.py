@@ -25,6 +25,11 @@ class Caller:
     host: str
     port: int
 
+    @property
+    def peer(self) -> tuple[str, str]:
+        """Host and calling AE title: who counts as one caller."""
+        return self.host, self.calling_ae
+
 
 @dataclass(frozen=True)
 class ReceivedObject:
@@ -54,11 +59,10 @@ class TurnedAway:
     Attributes:
         kind: "CONNECTION" (ended before an association was asked for), "ASSOCIATION" (rejected),
             "CONTEXT" (an abstract syntax or its transfer syntaxes not accepted) or "STORE".
-        reason_code: CONNECTION_PROBE, CALLED_AE_UNKNOWN, CALLING_AE_UNKNOWN, ASSOCIATION_LIMIT,
-            CALLER_LIMIT, ASSOCIATION_RATE, CONNECTION_LIMIT, TLS_FAILED, PDU_TOO_LARGE, TOO_SLOW,
-            ASSOCIATION_TOO_LONG, GAVE_WAY, ASSOCIATION_ABORTED, CONNECTION_LOST, CONTEXT_NOT_ACCEPTED,
-            NOT_ACKNOWLEDGED, or that of
-            the status of a C-STORE.
+        reason_code: CONNECTION_PROBE, CALLED_AE_UNKNOWN, CALLING_AE_UNKNOWN, CALLER_ADDRESS_UNKNOWN,
+            ASSOCIATION_LIMIT, CALLER_LIMIT, ASSOCIATION_RATE, CONNECTION_LIMIT, TLS_FAILED, PDU_TOO_LARGE,
+            PROTOCOL_ERROR, TOO_SLOW, ASSOCIATION_TOO_LONG, GAVE_WAY, ASSOCIATION_ABORTED, CONNECTION_LOST,
+            CONTEXT_NOT_ACCEPTED, NOT_ACKNOWLEDGED, or that of the status of a C-STORE.
         caller: Who offered it.
         status: DIMSE status of a STORE; result (PS3.8 table 9-18) of a CONTEXT; result, source and
             reason of an ASSOCIATION rejection as three bytes (table 9-21); else None.
@@ -66,6 +70,7 @@ class TurnedAway:
         sop_instance_uid: SOP instance, where one was named.
         transfer_syntax_uid: Transfer syntax, the first one proposed for a CONTEXT.
         detail: One sentence for the log and for operations staff.
+        count: How many of them; more than one only for connections, `caller` is then one of the callers.
     """
 
     kind: str
@@ -76,6 +81,7 @@ class TurnedAway:
     sop_instance_uid: str | None = None
     transfer_syntax_uid: str | None = None
     detail: str = ""
+    count: int = 1
 
 
 class ListenerEvents(Protocol):

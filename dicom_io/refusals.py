@@ -31,6 +31,9 @@ class Refusal:
 
 CALLED_AE = Refusal("CALLED_AE_UNKNOWN", 1, 1, 7, "the called AE title is not this listener's")
 CALLING_AE = Refusal("CALLING_AE_UNKNOWN", 1, 1, 3, "the calling AE title is not among the allowed callers")
+CALLER_ADDRESS = Refusal(
+    "CALLER_ADDRESS_UNKNOWN", 1, 1, 3, "this calling AE title may not call from this address"
+)
 LIMIT = Refusal("ASSOCIATION_LIMIT", 2, 3, 2, "as many associations are open as are allowed")
 CALLER_LIMIT = Refusal("CALLER_LIMIT", 2, 3, 2, "as many associations of this caller are open as are allowed")
 RATE = Refusal("ASSOCIATION_RATE", 2, 3, 1, "this caller asked for too many associations within a minute")

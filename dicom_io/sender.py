@@ -2,70 +2,35 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import structlog
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
-from pynetdicom import AE, _config, build_context, evt
+from pynetdicom import _config, build_context
 from pynetdicom.association import Association
-from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.status import code_to_category
-from pynetdicom.transport import AssociationSocket
 
-from dicom_io.tls import TlsFiles, TlsFilesError, client_context, tls_reason
-from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_io.calling import Failure, Line, Peer, associate, cut_when
+
+__all__ = ["Echo", "Outcome", "Parcel", "Peer", "echo", "send"]
 
 # pynetdicom then reads the data set from the file while it sends: nothing is decoded or written anew.
 _config.STORE_SEND_CHUNKED_DATASET = True
 
 _VERIFICATION = "1.2.840.10008.1.1"
-_UNLIMITED_PDU = 0
 _MAXIMUM_CONTEXTS = 128  # PS3.8 section 9.3.2.2: odd numbers of one byte
 _DUPLICATE_INSTANCE = 0x0111
 _TRANSIENT = frozenset({0x0110, 0x0213, *range(0xA700, 0xA800)})
 """Processing failure, resource limitation (PS3.7 annex C), out of resources (PS3.4 table B.2-1)."""
 
-_REJECTED_TRANSIENT = 0x02
-STOP_GRACE_S = 5.0
-"""Longer than a peer that works takes for a report; within the time in which a process has to stop."""
-_WATCH_S = 0.2
-
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Peer:
-    """Where to send to.
-
-    Attributes:
-        ae_title: Called AE title.
-        host: Name or address.
-        port: TCP port.
-        calling_ae: Our AE title.
-        timeout_s: Longest wait for the TCP connection, for the answer to the association request and for the
-            answer to each object, in seconds.
-        tls: Files for DICOM over TLS; None for a plain connection.
-        tls_check_name: Whether the peer's certificate must be for `host`.
-    """
-
-    ae_title: str
-    host: str
-    port: int
-    calling_ae: str
-    timeout_s: float = 30.0
-    tls: TlsFiles | None = None
-    tls_check_name: bool = True
 
 
 @dataclass(frozen=True)
@@ -116,121 +81,12 @@ class Echo:
     detail: str
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """Why there is no association."""
-
-    reason_code: str
-    retryable: bool
-    detail: str
-
-    def outcome(self, parcel: Parcel) -> Outcome:
-        return Outcome(parcel.key, False, self.retryable, None, self.reason_code, self.detail)
+def _outcome(failure: Failure, parcel: Parcel) -> Outcome:
+    """What a failure means for one parcel."""
+    return Outcome(parcel.key, False, failure.retryable, None, failure.reason_code, failure.detail)
 
 
-class _Line:
-    """The connection of one association, for those who have to end it from outside."""
-
-    connection: socket.socket | None = None
-
-    def cut(self) -> None:
-        """End the connection, or the attempt at one, whatever it waits for (from another thread)."""
-        if self.connection is not None:
-            with suppress(OSError):  # not connected any more
-                self.connection.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Close the socket: pynetdicom 3.0 forgets it unclosed when the connection fails."""
-        if self.connection is not None:
-            self.connection.close()
-
-
-class _TlsSocket(ssl.SSLSocket):
-    """Remembers why the handshake failed: pynetdicom only logs it."""
-
-    failure: str | None = None
-
-    def do_handshake(self, block: bool = False) -> None:
-        try:
-            super().do_handshake(block)
-        except OSError as error:
-            self.failure = tls_reason(error)
-            raise
-
-
-class _Tls:
-    """What pynetdicom takes for a context: hands the wrapped socket on to the line, which has to close it."""
-
-    def __init__(self, peer: Peer, files: TlsFiles, line: _Line) -> None:
-        self._context = client_context(files, check_name=peer.tls_check_name)
-        self._context.sslsocket_class = _TlsSocket
-        self._line = line
-
-    def wrap_socket(self, connection: socket.socket, **options: Any) -> ssl.SSLSocket:
-        wrapped = self._line.connection = self._context.wrap_socket(connection, **options)
-        return wrapped
-
-
-class _Caller(AE):
-    """Our side of one association: titles, timeouts, and a socket that is closed when there is none."""
-
-    def __init__(self, peer: Peer, line: _Line) -> None:
-        super().__init__(ae_title=peer.calling_ae)
-        self.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-        self.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        self.connection_timeout = peer.timeout_s
-        self.acse_timeout = peer.timeout_s
-        self.dimse_timeout = peer.timeout_s
-        self.network_timeout = peer.timeout_s
-        self.connected = False
-        self.rejection: A_ASSOCIATE_RJ | None = None
-        self._timeout_s = peer.timeout_s
-        self._line = line
-
-    def on_connected(self, event: evt.Event) -> None:
-        """Note that the peer was reached over TCP (EVT_CONN_OPEN)."""
-        self.connected = True
-
-    def on_pdu(self, event: evt.Event) -> None:
-        """Keep a rejection (EVT_PDU_RECV): pynetdicom loses one that comes faster than it looks for it."""
-        if isinstance(event.pdu, A_ASSOCIATE_RJ):
-            self.rejection = event.pdu
-
-    def _create_socket(self, *options: Any) -> AssociationSocket:
-        """Let no small packet wait to be filled, and no write last for ever at a peer that stops reading."""
-        transport = super()._create_socket(*options)
-        connection = self._line.connection = transport.socket
-        if connection is not None:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            seconds, fraction = divmod(self._timeout_s, 1)
-            limit = struct.pack("ll", int(seconds), int(fraction * 1e6))
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        return transport
-
-
-@contextmanager
-def _cut_when(stopping: threading.Event | None, line: _Line) -> Iterator[None]:
-    """Cut the connection `STOP_GRACE_S` after `stopping`, unless the block ends before."""
-    if stopping is None:
-        yield
-        return
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.is_set():
-            if stopping.wait(_WATCH_S):
-                if not ended.wait(STOP_GRACE_S):
-                    line.cut()
-                return
-
-    threading.Thread(target=watch, name="sender-watch", daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
-
-
-_LOST = _Failure("CONNECTION_LOST", True, "The association ended before the object was answered.")
+_LOST = Failure("CONNECTION_LOST", True, "The association ended before the object was answered.")
 
 
 def send(
@@ -245,7 +101,7 @@ def send(
     Args:
         peer: Where to.
         parcels: What; read completely before the association is requested, because that names their contexts.
-        stopping: When this is set, a peer has `STOP_GRACE_S` to answer; then the connection is cut, so that a
+        stopping: When this is set, a peer has some seconds to answer; then the connection is cut, so that a
             process whose peer hangs can end all the same.
         wanted: Asked with a parcel's key right before it is sent; one that is not wanted any more is left
             out.
@@ -258,29 +114,29 @@ def send(
     sound: list[tuple[Parcel, UID]] = []
     for parcel in parcels:
         transfer_syntax = _transfer_syntax(parcel)
-        if isinstance(transfer_syntax, _Failure):
-            yield transfer_syntax.outcome(parcel)
+        if isinstance(transfer_syntax, Failure):
+            yield _outcome(transfer_syntax, parcel)
         else:
             sound.append((parcel, transfer_syntax))
     if not sound:
         return
-    line = _Line()
-    with _cut_when(stopping, line):
+    line = Line()
+    with cut_when(stopping, line):
         yield from _send(peer, sound, line, wanted)
 
 
 def _send(
-    peer: Peer, sound: Sequence[tuple[Parcel, UID]], line: _Line, wanted: Callable[[int], bool]
+    peer: Peer, sound: Sequence[tuple[Parcel, UID]], line: Line, wanted: Callable[[int], bool]
 ) -> Iterator[Outcome]:
-    association = _associate(peer, _contexts(sound), line)
-    if isinstance(association, _Failure):
-        yield from (association.outcome(parcel) for parcel, _ in sound)
+    association = associate(peer, _contexts(sound), line)
+    if isinstance(association, Failure):
+        yield from (_outcome(association, parcel) for parcel, _ in sound)
         return
     lost = False
     try:
         for number, (parcel, transfer_syntax) in enumerate(sound):
             if lost:
-                yield _LOST.outcome(parcel)
+                yield _outcome(_LOST, parcel)
                 continue
             if not wanted(parcel.key):
                 continue
@@ -293,8 +149,8 @@ def _send(
 
 def echo(peer: Peer) -> Echo:
     """Ask the peer for an echo (PS3.4 annex A)."""
-    association = _associate(peer, [build_context(_VERIFICATION)], _Line())
-    if isinstance(association, _Failure):
+    association = associate(peer, [build_context(_VERIFICATION)], Line())
+    if isinstance(association, Failure):
         return Echo(False, f"{association.reason_code}: {association.detail}")
     try:
         status = association.send_c_echo().get("Status")
@@ -307,7 +163,7 @@ def echo(peer: Peer) -> Echo:
     return Echo(True, "The peer answered the echo.")
 
 
-def _transfer_syntax(parcel: Parcel) -> UID | _Failure:
+def _transfer_syntax(parcel: Parcel) -> UID | Failure:
     """Transfer syntax of the stored file, or what is wrong with the file."""
     try:
         meta = read_file_meta_info(parcel.path)
@@ -315,9 +171,9 @@ def _transfer_syntax(parcel: Parcel) -> UID | _Failure:
         transfer_syntax = UID(meta.TransferSyntaxUID)
     except (OSError, EOFError, InvalidDicomError, AttributeError, struct.error) as error:
         detail = f"The stored file cannot be read ({type(error).__name__})."
-        return _Failure("SPOOL_FILE_DAMAGED", False, detail)
+        return Failure("SPOOL_FILE_DAMAGED", False, detail)
     if held != (parcel.sop_class_uid, parcel.sop_instance_uid):
-        return _Failure("SPOOL_FILE_DAMAGED", False, "The stored file holds another object.")
+        return Failure("SPOOL_FILE_DAMAGED", False, "The stored file holds another object.")
     return transfer_syntax
 
 
@@ -327,59 +183,18 @@ def _contexts(parcels: Sequence[tuple[Parcel, UID]]) -> list[PresentationContext
     return [build_context(*pair) for pair in list(pairs)[:_MAXIMUM_CONTEXTS]]
 
 
-def _associate(peer: Peer, contexts: Sequence[PresentationContext], line: _Line) -> Association | _Failure:
-    """Request an association; every way in which that fails is told apart."""
-    try:
-        entity = _Caller(peer, line)
-        association = entity.associate(
-            peer.host,
-            peer.port,
-            contexts=list(contexts),
-            ae_title=peer.ae_title,
-            max_pdu=_UNLIMITED_PDU,
-            evt_handlers=[(evt.EVT_CONN_OPEN, entity.on_connected), (evt.EVT_PDU_RECV, entity.on_pdu)],
-            tls_args=None if peer.tls is None else cast(Any, (_Tls(peer, peer.tls, line), peer.host)),
-        )
-    except TlsFilesError as error:
-        return _Failure("PEER_TLS_FAILED", True, f"{error}.")
-    except (OSError, ValueError, TypeError) as error:
-        return _Failure("PEER_UNREACHABLE", True, f"{peer.host}:{peer.port}: {error}.")
-    if association.is_established:
-        return association
-    tls_failure = line.connection.failure if isinstance(line.connection, _TlsSocket) else None
-    line.close()
-    if tls_failure is not None:
-        return _Failure("PEER_TLS_FAILED", True, f"No TLS with {peer.host}:{peer.port}: {tls_failure}.")
-    if not entity.connected:
-        return _Failure("PEER_UNREACHABLE", True, f"No TCP connection to {peer.host}:{peer.port}.")
-    return _refusal(association, entity.rejection, peer)
-
-
-def _refusal(association: Association, rejection: A_ASSOCIATE_RJ | None, peer: Peer) -> _Failure:
-    """Why the peer, reached over TCP, did not accept the association (PS3.8 section 9.3.4)."""
-    if rejection is not None:
-        said = f"{rejection.result_str}; {rejection.source_str}; {rejection.reason_str}"
-        transient = rejection.result == _REJECTED_TRANSIENT
-        detail = f"{peer.ae_title} rejected the association: {said}."
-        return _Failure("PEER_REJECTED_ASSOCIATION", transient, detail)
-    if association.rejected_contexts:
-        detail = f"{peer.ae_title} accepted none of the presentation contexts."
-        return _Failure("CONTEXT_NOT_ACCEPTED", False, detail)
-    return _Failure("CONNECTION_LOST", True, f"{peer.ae_title} did not answer the association request.")
-
-
 def _store(association: Association, parcel: Parcel, transfer_syntax: UID, message_id: int) -> Outcome:
     if (parcel.sop_class_uid, transfer_syntax) not in _accepted(association):
         detail = f"The peer does not accept {UID(parcel.sop_class_uid).name} as {transfer_syntax.name}."
-        return _Failure("CONTEXT_NOT_ACCEPTED", False, detail).outcome(parcel)
+        return _outcome(Failure("CONTEXT_NOT_ACCEPTED", False, detail), parcel)
     try:
         answer = association.send_c_store(parcel.path, msg_id=message_id)
     except Exception as error:  # whatever it was, the parcel and those behind it must have an outcome
         log.exception("send_failed", sop_instance_uid=parcel.sop_instance_uid, error=type(error).__name__)
         association.abort()
-        return _LOST.outcome(parcel)
+        return _outcome(_LOST, parcel)
     status = answer.get("Status")
-    return _LOST.outcome(parcel) if status is None else _answered(parcel, int(status))
+    return _outcome(_LOST, parcel) if status is None else _answered(parcel, int(status))
 
 
 def _accepted(association: Association) -> set[tuple[str | None, str]]:

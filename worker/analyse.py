@@ -19,6 +19,7 @@ from models.errors import NoFieldOfViewError
 from models.predictor import Prediction
 from models.preprocess import Prepared, prepare
 from worker.backoff import backoff_s
+from worker.caller_policy import camera_settings
 from worker.dispatch import Job
 from worker.errors import BatcherClosedError, BatcherFullError
 from worker.routing import Verdict, choose_route, judge
@@ -146,7 +147,8 @@ class _Frame:
 
 def _read(runtime: Runtime, claimed: ImageClaim) -> list[FrameFinding]:
     """Return one finding a frame."""
-    verdict = judge(claimed.route, claimed.camera, claimed.sop_class_uid, runtime.settings.camera)
+    policies = camera_settings(runtime.settings, claimed.calling_ae)
+    verdict = judge(claimed.route, claimed.camera, claimed.sop_class_uid, policies)
     if verdict.policy == "refuse":
         raise ImageRefusedError("CAMERA_REFUSED", "refused by the [camera] policy for this camera")
     data = runtime.spool.read_verified(claimed.spool_path, claimed.sha256)

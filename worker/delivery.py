@@ -19,6 +19,7 @@ import structlog
 from dicom_io.errors import SpoolDamagedError
 from dicom_io.sender import Outcome, Parcel, Peer, send
 from worker.backoff import backoff_s
+from worker.caller_policy import kept_from
 from worker.door_settings import tls_files
 from worker.runtime import Runtime
 from worker.settings import Destination, Settings
@@ -46,9 +47,10 @@ _ADDED = 500
 def add_missing(runtime: Runtime) -> None:
     """Give current reports the deliveries that whoever wrote them did not know of (idempotent)."""
     for each in runtime.settings.destinations:
-        if each.required and runtime.database.read(deliveries.missing, each.name, 1):
+        kept = kept_from(runtime.settings, each.name)
+        if each.required and runtime.database.read(deliveries.missing, each.name, 1, kept):
             row = DestinationRow(each.name, each.required)
-            added = runtime.database.write(deliveries.add, row, _ADDED)
+            added = runtime.database.write(deliveries.add, row, _ADDED, kept)
             log.warning("deliveries_added", destination=each.name, reports=added)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from dicom_io.callers import CallerRule
 from dicom_io.limits import Limits
 from dicom_io.tls import TlsFiles, TlsFilesError, expires_at, server_context
-from worker.settings import ListenerSettings, Settings
+from worker.settings import CallerSettings, ListenerSettings, Settings
 
 WARN_DAYS = 30
 
@@ -42,6 +44,53 @@ def limits_of(door: ListenerSettings) -> Limits:
         bytes_per_s=door.minimum_bytes_per_s,
         association_s=door.association_s,
     )
+
+
+def allowed_callers(settings: Settings) -> tuple[str, ...]:
+    """Return the AE titles that may call beside those of `[[caller]]`; ("*",): all that are not forbidden.
+
+    The list may be empty only where nobody but this machine can call, or where somebody has a table.
+    """
+    named = any(each.allowed for each in settings.callers)
+    return settings.listener.allowed_callers or (() if named else ("*",))
+
+
+def caller_rules(settings: Settings) -> list[CallerRule]:
+    """Return `[[caller]]` as the listener takes it."""
+    return [_rule(each, limits_of(settings.listener)) for each in settings.callers]
+
+
+def caller_text(caller: CallerSettings) -> str:
+    """Say in one line what holds for a caller: all that is not as for others."""
+    if not caller.allowed:
+        return f"{caller.ae_title} never"
+    said = [f"from {', '.join(caller.hosts) or 'anywhere'}"]
+    if caller.priority != "medium":
+        said.append(f"priority {caller.priority}")
+    if caller.destinations:
+        said.append(f"reports to {', '.join(caller.destinations)}")
+    if caller.camera_opt_in:
+        said.append(f"also cameras {', '.join(caller.camera_opt_in)}")
+    for value, text in (
+        (caller.maximum_associations, "at most {} associations"),
+        (caller.requests_per_minute, "{} requests a minute"),
+        (caller.maximum_object_mb, "objects of {} MB"),
+    ):
+        if value is not None:
+            said.append(text.format(value))
+    return f"{caller.ae_title} {', '.join(said)}"
+
+
+def _rule(caller: CallerSettings, limits: Limits) -> CallerRule:
+    object_mb = caller.maximum_object_mb
+    own = replace(
+        limits,
+        associations_per_caller=caller.maximum_associations or limits.associations_per_caller,
+        requests_per_minute=caller.requests_per_minute or limits.requests_per_minute,
+        object_bytes=limits.object_bytes if object_mb is None else object_mb * 1_000_000,
+    )
+    networks = tuple(ipaddress.ip_network(host) for host in caller.hosts)
+    return CallerRule(caller.ae_title, caller.allowed, networks, None if own == limits else own)
 
 
 def listener_context(settings: Settings) -> ssl.SSLContext | None:

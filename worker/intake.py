@@ -18,6 +18,7 @@ from dicom_io.header import FundusHeader, decisive_content, read_header
 from dicom_io.listener import Caller, ReceivedObject, TurnedAway
 from dicom_io.spool import SpooledFile
 from worker.backlog import Backlog
+from worker.caller_policy import priority_of
 from worker.dispatch import Job
 from worker.errors import DatabaseError
 from worker.rejections import Rejections, clean_text
@@ -36,8 +37,8 @@ MISMATCH = 0xA900
 _LARGEST = 2**31 - 1
 """PostgreSQL's `integer`; an IS of twelve digits (PS3.5 table 6.2-1) may be more."""
 _REQUESTED = {"STAT": 0, "HIGH": 1, "MEDIUM": 2, "ROUTINE": 2, "LOW": 3}
-_DIMSE = {1: 1, 0: 2, 2: 3}
-"""(0040,1003) and (0000,0700), PS3.7 table E.1-1 (HIGH 1, MEDIUM 0, LOW 2), to 0 (at once) … 3 (any time)."""
+_DIMSE = {1: 1, 2: 3}
+"""(0040,1003) and (0000,0700), PS3.7 table E.1-1 (HIGH 1, LOW 2), to 0 (at once) … 3 (any time)."""
 
 
 class Intake:
@@ -198,7 +199,7 @@ def new_image(
             study_instance_uid=header.study_instance_uid,
             accession_number=clean_text(header.accession_number, 64) or None,
             patient_key=runtime.identity.pseudonym(header.patient),
-            priority=_REQUESTED.get(header.requested_priority, _DIMSE.get(dimse_priority, 2)),
+            priority=_priority(runtime, header, calling_ae, dimse_priority),
             related_instances=min(header.related_instances or 0, _LARGEST) or None,
         ),
         sop_instance_uid=header.sop_instance_uid,
@@ -226,6 +227,14 @@ def new_image(
         calling_ae=calling_ae,
         association=None if caller is None else _association(runtime, caller),
     )
+
+
+def _priority(runtime: Runtime, header: FundusHeader, calling_ae: str, dimse_priority: int) -> int:
+    """What the image says, else the request, else the caller's table: medium is what nobody thought about."""
+    for said in (_REQUESTED.get(header.requested_priority), _DIMSE.get(dimse_priority)):
+        if said is not None:
+            return said
+    return priority_of(runtime.settings, calling_ae)
 
 
 def _association(runtime: Runtime, caller: Caller) -> AssociationRow:

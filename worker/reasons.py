@@ -286,7 +286,19 @@ _DOOR = (
         Scope.DOOR,
         "CALLING_AE_UNKNOWN",
         "The sender's AE title is not in the list of those that may send.",
-        "Add it to [listener] allowed_callers if it is one of yours.",
+        "Add it to [listener] allowed_callers if it is one of yours, or change its [[caller]].",
+    ),
+    _other(
+        Scope.DOOR,
+        "CALLER_ADDRESS_UNKNOWN",
+        "A known AE title called from an address that it may not call from.",
+        "If the sender has moved, correct hosts in its [[caller]]; else find out who uses its AE title.",
+    ),
+    _other(
+        Scope.DOOR,
+        "PROTOCOL_ERROR",
+        "What came over an association was no DICOM, or nothing that is served here, and ended it.",
+        "See the detail and the sender's log; it has to send again what was not acknowledged.",
     ),
     _other(
         Scope.DOOR,

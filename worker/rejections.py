@@ -94,6 +94,7 @@ def _row(rejection: TurnedAway) -> RejectionRow:
         sop_instance_uid=_uid(rejection.sop_instance_uid),
         transfer_syntax_uid=_uid(rejection.transfer_syntax_uid),
         detail=clean_text(rejection.detail, 2000),
+        count=rejection.count,
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 
 import pydicom
@@ -27,6 +26,7 @@ from dicom_io.report_content import (
 from dicom_io.report_header import read_evidence
 from dicom_io.uids import derived_uid
 from worker.backoff import backoff_s
+from worker.caller_policy import camera_settings, destinations_of, report_inputs
 from worker.dispatch import Job
 from worker.errors import ClaimLostError
 from worker.grading import UNFINISHED, EyeResult, ImageResult, grade_eyes
@@ -34,7 +34,7 @@ from worker.reasons import reason
 from worker.routing import judge
 from worker.runtime import Runtime
 from worker.schema import InstanceState, ReportState
-from worker.store import images, reports, retention, studies
+from worker.store import deliveries, images, reports, retention, studies
 from worker.store.reports import DestinationRow, EyeRow, ImageRow, ReportRow
 from worker.store.studies import FILES_DAMAGED, StudyClaim
 
@@ -108,7 +108,7 @@ def inputs_hash(
     settings = runtime.settings
     inputs = {
         "study": claimed.study_instance_uid,
-        "images": [asdict(row) for row in rows],
+        "images": [{key: said for key, said in vars(row).items() if key != "calling_ae"} for row in rows],
         "headers": headers,
         "bundle": runtime.bundle.digest,
         "camera_rules": runtime.rules.digest,
@@ -116,6 +116,7 @@ def inputs_hash(
         "eye_policy": settings.grading.eye_policy,
         "report_code": REPORT_CODE_VERSION,
         "partial": claimed.partial,
+        **report_inputs(settings, {row.sop_instance_uid: row.calling_ae for row in rows}),
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
@@ -164,7 +165,12 @@ def _write(runtime: Runtime, claimed: StudyClaim, revision: ReportRow, rows: Seq
     path = f"reports/{revision.sop_instance_uid}.dcm"
     runtime.spool.write_durable(path, data)
     labels = runtime.bundle.manifest.labels
-    destinations = [DestinationRow(each.name, each.required) for each in runtime.settings.destinations]
+    holding = runtime.database.read(deliveries.destinations_of, claimed.study_id)
+    callers = {row.calling_ae for row in rows}
+    destinations = [
+        DestinationRow(each.name, each.required)
+        for each in destinations_of(runtime.settings, callers, holding)
+    ]
     runtime.database.write(
         reports.finish,
         claimed,
@@ -317,7 +323,9 @@ def _unvalidated(runtime: Runtime, own: Sequence[ImageRow]) -> list[str]:
         row.camera or "an unknown camera"
         for row in own
         if image_result(row).usable
-        and judge(row.route, row.camera, row.sop_class_uid, runtime.settings.camera).unvalidated
+        and judge(
+            row.route, row.camera, row.sop_class_uid, camera_settings(runtime.settings, row.calling_ae)
+        ).unvalidated
     }
     return [
         f"Reported by local configuration although the models were not validated for {camera}."

@@ -19,7 +19,13 @@ from dicom_io.listener import Listener
 from worker.analyse import analyse
 from worker.delivery import deliver
 from worker.dispatch import Dispatcher, Job, Key, LocalDispatcher, Run, SilentDispatcher
-from worker.door_settings import certificates, limits_of, listener_context
+from worker.door_settings import (
+    allowed_callers,
+    caller_rules,
+    certificates,
+    limits_of,
+    listener_context,
+)
 from worker.errors import DatabaseError
 from worker.forgetting import forget
 from worker.intake import Intake
@@ -202,8 +208,8 @@ class Service:
             ae_title=door.ae_title,
             host=door.host,
             port=door.port,
-            # The settings let the list be empty only where nobody but this machine can call.
-            allowed_callers=door.allowed_callers or ("*",),
+            allowed_callers=allowed_callers(self.settings),
+            rules=caller_rules(self.settings),
             incoming=runtime.spool.incoming,
             limits=limits_of(door),
             pressure=intake.pressure,

@@ -18,6 +18,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from worker.settings_callers import CallerSettings, caller_problems
 from worker.settings_sections import (
     BatchingSettings,
     CameraPolicy,
@@ -42,6 +43,7 @@ from worker.settings_tree import example
 
 __all__ = [
     "BatchingSettings",
+    "CallerSettings",
     "CameraPolicy",
     "CameraSettings",
     "DecoderSettings",
@@ -106,6 +108,9 @@ class Settings(Section):
     log: LogSettings = LogSettings()
     spool: SpoolSettings = SpoolSettings()
     retention: RetentionSettings = RetentionSettings()
+    callers: tuple[CallerSettings, ...] = Field(
+        default=(), alias="caller", description="What holds for single senders, by calling AE title."
+    )
     destinations: tuple[Destination, ...] = Field(
         default=(),
         alias="destination",
@@ -157,11 +162,12 @@ class Settings(Section):
 
 def _contradictions(settings: Settings) -> Iterator[str]:
     """What is wrong although every value is right on its own."""
-    yield from _door_problems(settings.listener)
+    yield from _door_problems(settings)
+    names = [destination.name for destination in settings.destinations]
+    yield from caller_problems(settings.callers, settings.listener.allowed_callers, names)
     yield from _tls_problems(settings)
     yield from _sharing_problems(settings)
-    counts = Counter(destination.name for destination in settings.destinations)
-    for name in (name for name, count in counts.items() if count > 1):
+    for name in (name for name, count in Counter(names).items() if count > 1):
         yield f"[[destination]] name {name!r} is there more than once; give each its own"
     for section, value in (("jobs", settings.jobs), ("delivery", settings.delivery)):
         if value.retry_max_s < value.retry_base_s:
@@ -170,12 +176,13 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield "[batching] capacity is below max_batch, so that no batch can fill; raise it"
 
 
-def _door_problems(listener: ListenerSettings) -> Iterator[str]:
+def _door_problems(settings: Settings) -> Iterator[str]:
+    listener = settings.listener
     callers = listener.allowed_callers
-    if not _is_loopback(listener.host) and not callers:
+    if not _is_loopback(listener.host) and not callers and not any(each.allowed for each in settings.callers):
         yield (
             f"[listener] host {listener.host!r} can be reached from the network and allowed_callers is "
-            'empty; name the AE titles that may send, or say ["*"]'
+            'empty; name the AE titles that may send, there or as [[caller]], or say ["*"]'
         )
     if "*" in callers and len(callers) > 1:
         yield '[listener] allowed_callers has "*" beside names; keep one or the other'

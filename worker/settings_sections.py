@@ -44,12 +44,13 @@ class ListenerSettings(Section):
     host: str = Field(
         default="127.0.0.1",
         min_length=1,
-        description="Address to listen on. Anything but loopback needs allowed_callers.",
+        description="Address to listen on. Anything but loopback needs allowed_callers or [[caller]].",
     )
     port: int = Field(default=11112, ge=0, le=65535, description="TCP port; 0 picks a free one.")
     allowed_callers: tuple[str, ...] = Field(
         default=(),
-        description='AE titles that may send; ["*"] lets everybody in, which on a network has to be said.',
+        description='AE titles that may send, beside those of [[caller]]; ["*"] lets everybody in, which has '
+        "to be said on a network.",
     )
     maximum_associations: Count = Field(
         default=64, description="Associations open at once; one more is rejected for now."

@@ -50,6 +50,12 @@ class Recorder:
             self.stored.append(placed)
         return 0x0000
 
+    @property
+    def turned_away_count(self) -> int:
+        """Rejections, those counted that were told together."""
+        with self._lock:
+            return sum(rejection.count for rejection in self.rejections)
+
     def of_kind(self, kind: str) -> list[TurnedAway]:
         """Rejections of one kind."""
         with self._lock:

@@ -487,10 +487,10 @@ def test_probes_leave_neither_threads_nor_memory(service: Service) -> None:
     listener, recorder = service
 
     def probe(times: int) -> None:
-        before = len(recorder.rejections)
+        before = recorder.turned_away_count
         for _ in range(times):
             socket.create_connection(("127.0.0.1", listener.port)).close()
-        wait_until(lambda: len(recorder.rejections) == before + times)
+        wait_until(lambda: recorder.turned_away_count == before + times)
 
     def resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -550,7 +550,7 @@ def test_stop_does_not_wait_for_ever(tmp_path: Path) -> None:
         assoc = associate(listener)
         half_an_object(assoc, recorder)
         probe = socket.create_connection(("127.0.0.1", listener.port))
-        wait_until(lambda: len(listener._server.acceptors()) == 2)
+        wait_until(lambda: listener.open_connections == 2)
 
         listener.stop(0.1)
 

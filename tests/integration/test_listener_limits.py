@@ -204,15 +204,36 @@ def test_a_pdu_of_four_gigabytes_is_not_read(tmp_path: Path) -> None:
 
 def test_connections_beyond_the_limit_are_closed_at_once(tmp_path: Path) -> None:
     with listening(tmp_path, limits=Limits(connections=1)) as (listener, recorder):
-        with socket.create_connection(("127.0.0.1", listener.port), timeout=20):
-            wait_until(listener._server.acceptors)
-            with socket.create_connection(("127.0.0.1", listener.port), timeout=20) as second:
-                assert second.recv(1) == b""
-            wait_until(lambda: recorder.rejections)
+        assoc = associated(listener.port)
+        with socket.create_connection(("127.0.0.1", listener.port), timeout=20) as second:
+            assert second.recv(1) == b""
+        wait_until(lambda: recorder.rejections)
+        close(assoc)
 
-        assert [(each.kind, each.reason_code) for each in recorder.rejections] == [
-            ("CONNECTION", "CONNECTION_LIMIT")
+    assert [(each.kind, each.reason_code) for each in recorder.rejections] == [
+        ("CONNECTION", "CONNECTION_LIMIT")
+    ]
+
+
+def test_connections_that_say_nothing_do_not_keep_a_sender_out(tmp_path: Path) -> None:
+    with (
+        listening(tmp_path, limits=Limits(connections=3)) as (listener, recorder),
+        ExitStack() as ending,
+    ):
+        silent = [
+            ending.enter_context(socket.create_connection(("127.0.0.1", listener.port), timeout=20))
+            for _ in range(3)
         ]
+        wait_until(lambda: listener.open_connections == 3)
+
+        (outcome,) = send(
+            Peer("FUNDUS", "127.0.0.1", listener.port, "CAMERA", 20), [parcel(tmp_path / "a.dcm")]
+        )
+
+        assert outcome.accepted
+        assert silent[0].recv(1) == b"", "the one that waited longest made room"
+        wait_until(lambda: recorder.rejections)
+        assert recorder.rejections[0].reason_code == "CONNECTION_LIMIT"
 
 
 def test_under_pressure_an_object_is_refused_for_now_and_taken_later(tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ def test_a_peer_that_stops_answering_is_given_up_after_the_timeout(report: Path)
 def test_a_hanging_peer_is_cut_off_when_we_are_stopping(
     peer_is: str, report: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dicom_io.sender.STOP_GRACE_S", 0.1)
+    monkeypatch.setattr("dicom_io.calling.STOP_GRACE_S", 0.1)
     stopping = threading.Event()
     hanging = raw_server(None) if peer_is == "mute" else scp(silent=True)
     with hanging as port:

@@ -162,8 +162,9 @@ def test_a_caller_that_never_shakes_hands_keeps_nobody_waiting(
 ) -> None:
     with (
         listening(tmp_path, tls=server_context(own, "server"), acse_timeout_s=3) as (listener, recorder),
-        socket.create_connection(("127.0.0.1", listener.port), timeout=20),
+        socket.create_connection(("127.0.0.1", listener.port), timeout=20) as mute,
     ):
+        mute.sendall(b"\x16\x03")  # as a handshake begins
         started = time.monotonic()
         assert echo(peer(listener.port, camera)).ok
         assert not recorder.rejections or time.monotonic() - started >= 3

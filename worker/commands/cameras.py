@@ -86,12 +86,14 @@ def _explain(
     header: FundusHeader, rules: CameraRules, bundle: Bundle, settings: Settings, calling_ae: str
 ) -> dict[str, Any]:
     from dicom_io.header import colour_refusal
+    from worker.caller_policy import camera_settings
     from worker.routing import choose_route, judge
 
     unfit = colour_refusal(header)
     match = rules.match(header, calling_ae)
     route, adapter = choose_route(match, bundle.manifest.training_camera, bundle.manifest.adapters)
-    verdict = judge(route, match.camera, header.sop_class_uid, settings.camera)
+    policies = camera_settings(settings, calling_ae)
+    verdict = judge(route, match.camera, header.sop_class_uid, policies)
     return {
         "manufacturer": header.manufacturer,
         "model_name": header.model_name,

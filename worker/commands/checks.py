@@ -27,7 +27,7 @@ from worker import database as db
 from worker.commands.options import os_problem, unbound
 from worker.commands.wording import size
 from worker.delivery import peer_of
-from worker.door_settings import certificates, listener_context, tls_files
+from worker.door_settings import allowed_callers, caller_text, certificates, listener_context, tls_files
 from worker.errors import SchemaMissingError, SchemaOutdatedError, WorkerError
 from worker.identity import Identity
 from worker.reasons import REASONS
@@ -60,6 +60,7 @@ def run_checks(settings: Settings) -> Iterator[Finding]:
     yield _attempt("spool", lambda: _spool(settings))
     yield _attempt("camera rules", lambda: _rules(settings.camera.rules_file))
     yield _attempt("models", lambda: _models(settings))
+    yield Finding("callers", True, _callers(settings))
     if settings.tls.certificate_file or settings.tls.ca_file:
         yield _attempt("tls", lambda: _tls(settings))
     yield _attempt("port", lambda: _port(settings))
@@ -190,6 +191,15 @@ def _models(settings: Settings) -> str:
     return f"{bundle.manifest.id} {bundle.manifest.version} on {choice.name} ({choice.reason})"
 
 
+def _callers(settings: Settings) -> str:
+    """Who may send, in words."""
+    others = allowed_callers(settings)
+    texts = [caller_text(each) for each in settings.callers]
+    texts.append("everybody" if "*" in others else ", ".join(others) or "nobody")
+    texts[-1] += " from anywhere" if others else ""
+    return "; ".join(texts[:-1]) + f"; beside them {texts[-1]}" if settings.callers else texts[-1]
+
+
 def _tls(settings: Settings) -> str:
     """Load the files as listener and deliveries will; then look at their dates."""
     files = tls_files(settings)
@@ -220,7 +230,8 @@ def _port(settings: Settings) -> str:
 
 def _answers(settings: Settings) -> bool:
     own = settings.listener
-    calling = next((name for name in own.allowed_callers if name != "*"), own.ae_title)
+    named = [*own.allowed_callers, *(each.ae_title for each in settings.callers if each.allowed)]
+    calling = next((name for name in named if name != "*"), own.ae_title)
     # Nobody but our own listener is asked, under its own certificate: its name does not matter.
     tls = None if own.tls == "off" else replace(tls_files(settings), ca=settings.tls.certificate_file)
     peer = Peer(own.ae_title, own.host, own.port, calling, timeout_s=5, tls=tls, tls_check_name=False)

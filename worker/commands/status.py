@@ -76,12 +76,16 @@ def collect(settings: Settings, days: int) -> dict[str, Any]:
         DatabaseError: There is no database, or it cannot be read.
     """
     from worker.commands.looking import existing_database
-    from worker.door_settings import certificates
+    from worker.door_settings import allowed_callers, caller_text, certificates
 
     with existing_database(settings) as database:
         report = database.read(_read, days)
     listener = settings.listener
     report["listener"] = {"ae_title": listener.ae_title, "host": listener.host, "port": listener.port}
+    report["callers"] = [
+        {**each.model_dump(mode="json"), "text": caller_text(each)} for each in settings.callers
+    ]
+    report["other_callers"] = list(allowed_callers(settings))
     _mark_silent(report, max(_SILENT_S, 3 * settings.jobs.sweep_interval_s))
     report["certificates"] = [vars(each) for each in certificates(settings, report["at"])]
     report["disk"] = disk(settings, report.pop("disk_history"))

@@ -83,11 +83,18 @@ def is_sendable(tx: Connection, delivery_id: int) -> bool:
     return tx.scalar(select(Delivery.id).where(Delivery.id == delivery_id, _sendable())) is not None
 
 
-def missing(tx: Connection, destination: str, limit: int) -> list[int]:
+def destinations_of(tx: Connection, study_id: int) -> list[str]:
+    """Return the destinations that any revision of a study's report was meant for."""
+    statement = select(Delivery.destination).join(Report, Report.id == Delivery.report_id)
+    return list(tx.scalars(statement.where(Report.study_id == study_id).distinct()))
+
+
+def missing(tx: Connection, destination: str, limit: int, kept_from: Sequence[str] = ()) -> list[int]:
     """Return current reports of the last days that should go to a destination and have no row that says so.
 
     They were written by a process that did not know it: its configuration was older, or another. A report
-    of a study of which nothing was ever meant to be sent (`--no-delivery`) is left alone.
+    of a study of which nothing was ever meant to be sent (`--no-delivery`) is left alone, and so is one whose
+    images all came from callers that are `kept_from` this destination.
     """
     other = aliased(Report)
     sent = exists(
@@ -101,12 +108,18 @@ def missing(tx: Connection, destination: str, limit: int) -> list[int]:
     recent = Report.written_at >= db_now(-_MISSING_DAYS * 86400)
     there = disposable.kept(Report.spool_path)
     statement = select(Report.id).where(Report.state == ReportState.WRITTEN, recent, sent, ~has, there)
+    if kept_from:
+        of_others = Instance.calling_ae.not_in(kept_from)
+        statement = statement.where(
+            exists(select(Instance.id).where(Instance.study_id == Report.study_id, of_others))
+        )
     return list(tx.scalars(statement.order_by(Report.written_at).limit(limit)))
 
 
-def add(tx: Connection, destination: DestinationRow, limit: int) -> int:
+def add(tx: Connection, destination: DestinationRow, limit: int, kept_from: Sequence[str] = ()) -> int:
     """Add the deliveries that `missing` finds; return how many."""
-    return sum(_add(tx, report_id, destination) for report_id in missing(tx, destination.name, limit))
+    found = missing(tx, destination.name, limit, kept_from)
+    return sum(_add(tx, report_id, destination) for report_id in found)
 
 
 def _add(tx: Connection, report_id: int, destination: DestinationRow) -> bool:

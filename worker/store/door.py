@@ -40,6 +40,7 @@ class RejectionRow:
     sop_instance_uid: str | None
     transfer_syntax_uid: str | None
     detail: str
+    count: int = 1
 
 
 def reject(tx: Connection, row: RejectionRow) -> None:
@@ -51,21 +52,22 @@ def reject(tx: Connection, row: RejectionRow) -> None:
     fold_key = None
     if row.sop_instance_uid is None or (row.status is not None and row.status >> 8 == _OUT_OF_RESOURCES):
         hour = now(tx).strftime("%Y-%m-%dT%H")
-        fold_key = hashlib.sha256(repr((hour, *asdict(row).values())).encode()).hexdigest()
-        if _count_up(tx, fold_key):
+        said = [value for name, value in asdict(row).items() if name != "count"]
+        fold_key = hashlib.sha256(repr((hour, *said)).encode()).hexdigest()
+        if _count_up(tx, fold_key, row.count):
             return
-    values = {**asdict(row), "detail": row.detail[:2000], "fold_key": fold_key, "count": 1}
+    values = {**asdict(row), "detail": row.detail[:2000], "fold_key": fold_key}
     try:
         with tx.begin_nested():
             tx.execute(insert(Rejection).values(**values, first_at=db_now(), last_at=db_now()))
     except IntegrityError:
-        if fold_key is None or not _count_up(tx, fold_key):
+        if fold_key is None or not _count_up(tx, fold_key, row.count):
             raise
 
 
-def _count_up(tx: Connection, fold_key: str) -> bool:
+def _count_up(tx: Connection, fold_key: str, count: int) -> bool:
     statement = update(Rejection).where(Rejection.fold_key == fold_key)
-    return bool(tx.execute(statement.values(count=Rejection.count + 1, last_at=db_now())).rowcount)
+    return bool(tx.execute(statement.values(count=Rejection.count + count, last_at=db_now())).rowcount)
 
 
 def association_closed(

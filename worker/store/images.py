@@ -35,6 +35,7 @@ class ImageClaim:
     attempts: int
     claims: int
     priority: int
+    calling_ae: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def claim(tx: Connection, instance_id: int, owner: str, lease_s: float) -> Image
             Instance.attempts,
             Instance.claims,
             Instance.priority,
+            Instance.calling_ae,
         )
     ).one_or_none()
     if row is None:

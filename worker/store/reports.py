@@ -56,6 +56,7 @@ class ImageRow:
     certainty: float | None
     quality: float | None
     finding_reason: str | None
+    calling_ae: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,7 @@ def images(tx: Connection, study_id: int, bundle_pk: int) -> list[ImageRow]:
             Finding.certainty,
             Finding.quality,
             Finding.reason_code.label("finding_reason"),
+            Instance.calling_ae,
         )
         .select_from(Instance)
         .outerjoin(

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from worker.errors import SettingsError
-from worker.settings import Destination, Settings, StudySettings, example_toml, load_settings
+from worker.settings import (
+    CallerSettings,
+    Destination,
+    Settings,
+    StudySettings,
+    example_toml,
+    load_settings,
+)
 from worker.settings_tree import leaves, rows_of, sections, variable
 
 Write = Callable[[str], Path]
@@ -352,8 +359,14 @@ def test_the_example_uncommented_is_legal_and_changes_nothing_but_what_has_no_de
     uncommented = re.sub(r"^# (\w+ = |\[\[)", r"\1", example_toml(), flags=re.MULTILINE)
     path = write(uncommented)
     pacs = Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=11113, timeout_s=30)
+    camera = CallerSettings(
+        ae_title="CAMERA1", maximum_associations=8, requests_per_minute=600, maximum_object_mb=200
+    )
     assert load_settings(path, environ={}) == Settings(
-        data_dir=path.parent / "fundus-data", study=StudySettings(expected_images=2), destination=(pacs,)
+        data_dir=path.parent / "fundus-data",
+        study=StudySettings(expected_images=2),
+        caller=(camera,),
+        destination=(pacs,),
     )
 
 
