@@ -22,7 +22,7 @@ from worker.backoff import backoff_s
 from worker.door_settings import tls_files
 from worker.runtime import Runtime
 from worker.settings import Destination, Settings
-from worker.store import deliveries, leases, reports
+from worker.store import deliveries, documents, leases, reports
 from worker.store.clock import now
 from worker.store.deliveries import DueDelivery
 from worker.store.reports import DestinationRow
@@ -31,12 +31,12 @@ log = structlog.get_logger(__name__)
 _LEASE_S = 120.0
 _RENEW_S = 20.0
 """The lease is renewed when an association has lasted so long since the last time."""
-_NO_ASSOCIATION = frozenset(
-    {"PEER_UNREACHABLE", "PEER_TLS_FAILED", "PEER_REJECTED_ASSOCIATION", "CONTEXT_NOT_ACCEPTED"}
-)
-"""The destination, not the report, is the matter: all reports are of one SOP class and transfer syntax. A
-rejection that the destination calls permanent is one of them: many say so while they start, or while their AE
-table is edited. (A lost connection may be the report's doing.)"""
+_NO_ASSOCIATION = frozenset({"PEER_UNREACHABLE", "PEER_TLS_FAILED", "PEER_REJECTED_ASSOCIATION"})
+"""The destination, not the report, is the matter. A rejection that the destination calls permanent is one of
+them: many say so while they start, or while their AE table is edited. (A lost connection may be the report's
+doing.)"""
+_NOT_TAKEN = "CONTEXT_NOT_ACCEPTED"
+"""The destination takes nothing of this kind: other kinds go on."""
 _BATCH = 50
 """Reports an association at most."""
 _ADDED = 500
@@ -46,10 +46,22 @@ _ADDED = 500
 def add_missing(runtime: Runtime) -> None:
     """Give current reports the deliveries that whoever wrote them did not know of (idempotent)."""
     for each in runtime.settings.destinations:
+        _settle_documents(runtime, each)
         if each.required and runtime.database.read(deliveries.missing, each.name, 1):
             row = DestinationRow(each.name, each.required)
             added = runtime.database.write(deliveries.add, row, _ADDED)
             log.warning("deliveries_added", destination=each.name, reports=added)
+
+
+def _settle_documents(runtime: Runtime, destination: Destination) -> None:
+    """Send what was made for others and is wanted here too; end what is not wanted here any more."""
+    kinds = destination.document_kinds
+    if not runtime.database.read(documents.unsettled, destination.name, kinds, deliveries.MISSING_DAYS):
+        return
+    withdrawn = runtime.database.write(documents.withdraw, destination.name, kinds)
+    wanted = (destination.name, destination.required, kinds, deliveries.MISSING_DAYS)
+    added = runtime.database.write(documents.add_missing, *wanted)
+    log.warning("documents_settled", destination=destination.name, withdrawn=withdrawn, added=added)
 
 
 def deliver(runtime: Runtime, name: str) -> None:
@@ -107,10 +119,17 @@ def _send(
         return runtime.database.read(deliveries.is_sendable, delivery_id)
 
     renewed = time.monotonic()
+    refused: set[str] = set()
     for outcome in send(peer, parcels, stopping=runtime.stopping, wanted=wanted):
         if outcome.reason_code in _NO_ASSOCIATION:
             _postpone(runtime, destination, due, outcome)
             return False
+        kind = by_id[outcome.key].kind
+        if outcome.reason_code == _NOT_TAKEN:
+            if kind not in refused:
+                _postpone(runtime, destination, [each for each in due if each.kind == kind], outcome, kind)
+            refused.add(kind)
+            continue
         _record(runtime, destination, by_id[outcome.key], outcome)
         if runtime.stopping.is_set():
             return False
@@ -162,17 +181,27 @@ def _try_later(runtime: Runtime, delivery: DueDelivery, reason_code: str, detail
 
 
 def _postpone(
-    runtime: Runtime, destination: Destination, due: Sequence[DueDelivery], outcome: Outcome
+    runtime: Runtime,
+    destination: Destination,
+    due: Sequence[DueDelivery],
+    outcome: Outcome,
+    kind: str | None = None,
 ) -> None:
-    """Put off all that is due: the longer the oldest has waited, the longer until the next try."""
+    """Put off all that is due, or all of a kind: the longer the oldest has waited, the longer."""
     delay_s = _delay_s(runtime, min(each.created_at for each in due))
     code = outcome.reason_code or "PEER_UNREACHABLE"
     count = runtime.database.write(
-        deliveries.postpone, destination.name, reason_code=code, detail=outcome.detail, delay_s=delay_s
+        deliveries.postpone,
+        destination.name,
+        reason_code=code,
+        detail=outcome.detail,
+        delay_s=delay_s,
+        kind=kind,
     )
     log.warning(
-        "destination_unreachable",
+        "destination_unreachable" if kind is None else "objects_not_accepted",
         destination=destination.name,
+        kind=kind,
         reason_code=code,
         reports=count,
         retry_s=round(delay_s, 1),
@@ -195,8 +224,9 @@ def _record(runtime: Runtime, destination: Destination, delivery: DueDelivery, o
         "study_instance_uid": delivery.study_instance_uid,
     }
     if outcome.accepted:
-        runtime.database.write(deliveries.accepted, delivery.id, outcome.detail or None)
-        log.info("report_accepted", **fields)
+        sop = (delivery.sop_class_uid, delivery.sop_instance_uid)
+        runtime.database.write(deliveries.accepted, delivery.id, outcome.detail or None, sop)
+        log.info("report_accepted", kind=delivery.kind, **fields)
         return
     if outcome.reason_code == "SPOOL_FILE_DAMAGED":
         # Its bytes were right a moment ago: the next look tells damage from a file that could not be opened.

@@ -561,9 +561,7 @@ class Delivery(Base):
     __tablename__ = "deliveries"
     id: Mapped[int] = mapped_column(primary_key=True)
     report_id: Mapped[int] = mapped_column(ForeignKey("reports.id"))
-    document_id: Mapped[int | None] = mapped_column(
-        ForeignKey("documents.id", name="fk_deliveries_document")
-    )
+    document_id: Mapped[int | None] = mapped_column(ForeignKey("documents.id", name="fk_deliveries_document"))
     """NULL: the report itself."""
     destination: Mapped[str] = mapped_column(String(64))
     required: Mapped[bool]

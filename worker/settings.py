@@ -18,12 +18,12 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from worker.settings_destinations import Destination
 from worker.settings_sections import (
     BatchingSettings,
     CameraPolicy,
     CameraSettings,
     DeliverySettings,
-    Destination,
     GradingSettings,
     JobSettings,
     ListenerSettings,

@@ -24,7 +24,8 @@ from worker.schema import (
     ReportState,
     db_now,
 )
-from worker.store import studies
+from worker.store import documents, studies
+from worker.store.documents import PlannedDocument
 from worker.store.studies import StudyClaim
 
 
@@ -269,8 +270,9 @@ def finish(
     sha256: str,
     eyes: Sequence[EyeRow],
     destinations: Sequence[DestinationRow],
+    planned: Sequence[PlannedDocument] = (),
 ) -> None:
-    """Make the revision the current one, with its eye results and deliveries, in one transaction.
+    """Make the revision the current one, with its eye results, deliveries and planned documents, at once.
 
     Raises:
         ClaimLostError: Somebody else took the study over, or something came in meanwhile that the report
@@ -294,6 +296,7 @@ def finish(
         tx.execute(insert(EyeResult).values(report_id=report.id, **asdict(eye)))
     for destination in destinations:
         tx.execute(insert(Delivery).values(delivery_values(report.id, destination)))
+    documents.plan(tx, report.id, planned)
 
 
 def delivery_values(report_id: int, destination: DestinationRow) -> dict[str, Any]:
@@ -363,3 +366,4 @@ def _supersede(tx: Connection, report_id: int) -> None:
         .where(Delivery.report_id == report_id, Delivery.state.in_(unsent))
         .values(state=DeliveryState.SUPERSEDED)
     )
+    documents.supersede(tx, report_id)
