@@ -231,7 +231,8 @@ _DELIVERIES = (
         Scope.DELIVERY,
         "CONTEXT_NOT_ACCEPTED",
         "The receiver does not accept objects of this kind or in this encoding.",
-        "A destination: enable Comprehensive 3D SR storage there. A sender: have it offer photographs as "
+        "A destination: enable storage of the kind that the detail names, or switch it off in its "
+        "[[destination]]. A sender: have it offer photographs as "
         "8-bit JPEG, JPEG-LS, JPEG 2000, RLE or uncompressed, and leave other objects out of its routing "
         "rule.",
     ),
@@ -259,6 +260,28 @@ _DELIVERIES = (
         "CONNECTION_LOST",
         "The connection was cut during the transfer.",
         "Check the network and the timeouts on both sides; the transfer is repeated.",
+    ),
+)
+
+_DOCUMENTS = (
+    _other(
+        Scope.DELIVERY,
+        "DOCUMENT_FAILED",
+        "The page or picture beside the report could not be made because of an error in this software.",
+        "See the log for `document_failed`; once the cause is gone, run `fundus-worker requeue --documents`. "
+        "The report itself is not held up.",
+    ),
+    _other(
+        Scope.DELIVERY,
+        "MAPS_DIFFER",
+        "The lesion maps were left out, because they could not be computed as they were for the grade.",
+        "Nothing to do for this study; if it happens often, let all processes run the same engine.",
+    ),
+    _other(
+        Scope.DELIVERY,
+        "REPORT_CHANGED",
+        "The study or the settings changed before this was made, and a newer report takes its place.",
+        "Nothing to do: the newer report has a page and pictures of its own.",
     ),
 )
 
@@ -370,7 +393,11 @@ _DOOR = (
 )
 
 REASONS: Mapping[str, Reason] = MappingProxyType(
-    {each.code: each for group in (_OBJECTS, _IMAGES, _RESULTS, _DELIVERIES, _DOOR) for each in group}
+    {
+        each.code: each
+        for group in (_OBJECTS, _IMAGES, _RESULTS, _DELIVERIES, _DOCUMENTS, _DOOR)
+        for each in group
+    }
 )
 
 

@@ -19,7 +19,7 @@ from reportlab.pdfbase.pdfmetrics import registerFont, stringWidth
 from reportlab.pdfbase.ttfonts import TTFont
 
 REGULAR, BOLD = "FundusSans", "FundusSans-Bold"
-NOT_SHOWN = "(in characters that this page cannot show: see the study)"
+NOT_SHOWN = "(in another script: see the study)"
 _FILES = {REGULAR: "DejaVuSans.ttf", BOLD: "DejaVuSans-Bold.ttf"}
 _GROUPS = 3
 _SEXES = {"M": "male", "F": "female", "O": "other"}
@@ -59,7 +59,7 @@ def shown(value: str) -> str:
 
 
 def person_name(value: str) -> str:
-    """Return a PN (PS3.5 section 6.2.1) as "Family, Given Middle": the first of its groups that can be shown."""
+    """Return a PN (PS3.5 section 6.2.1) as "Family, Given": the first of its groups that can be shown."""
     groups = [_spoken(group) for group in value.split("=")[:_GROUPS]]
     written = [group for group in groups if group]
     return next((shown(group) for group in written if can_show(group)), NOT_SHOWN if written else "")

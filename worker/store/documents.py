@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import aliased
 
 from worker.schema import (
     Delivery,
@@ -68,13 +69,12 @@ def plan(tx: Connection, report_id: int, planned: Sequence[PlannedDocument]) -> 
 
 
 _PENDING = DocumentState.PENDING.value
+_current = aliased(Report)
 
 
 def _due() -> ColumnElement[bool]:
-    current = exists(
-        select(Report.id).where(Report.id == Document.report_id, Report.state == ReportState.WRITTEN)
-    )
-    return (Document.state == DocumentState.PENDING) & (Document.due_at <= db_now()) & current
+    current = Document.report_id.in_(select(_current.id).where(_current.state == ReportState.WRITTEN))
+    return and_(Document.state == DocumentState.PENDING, Document.due_at <= db_now(), current)
 
 
 def due_studies(tx: Connection, limit: int) -> list[tuple[int, int]]:

@@ -237,6 +237,11 @@ def by_id(tx: Connection, report_id: int) -> ReportRow:
     return _row(tx.execute(select(*_COLUMNS).where(Report.id == report_id)).one())
 
 
+def path_of(tx: Connection, sop_instance_uid: str) -> str | None:
+    """Return where the file of an image is, or was."""
+    return tx.scalar(select(Instance.spool_path).where(Instance.sop_instance_uid == sop_instance_uid))
+
+
 def begin(tx: Connection, claimed: StudyClaim, values: dict[str, Any], replaces: int | None) -> ReportRow:
     """Make the PENDING row of a revision; `replaces` is a PENDING row of an attempt that did not end.
 
