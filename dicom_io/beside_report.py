@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
 from pydicom.uid import EncapsulatedPDFStorage, SecondaryCaptureImageStorage
 
 from dicom_io import codes
@@ -198,7 +199,7 @@ def _add_pixels(ds: Dataset, rgb: npt.NDArray[np.uint8]) -> None:
     ds["PixelData"].VR = "OB"
 
 
-def _code(code: codes.Code) -> Dataset:
+def _code(code: Code) -> Dataset:
     item = Dataset()
     item.CodeValue = code.value
     item.CodingSchemeDesignator = code.scheme_designator

@@ -23,6 +23,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.status import code_to_category
 from pynetdicom.transport import AssociationSocket
 
+from dicom_io.errors import DicomIoError
 from dicom_io.tls import TlsFiles, TlsFilesError, client_context, tls_reason
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -77,12 +78,14 @@ class Parcel:
         path: A PS3.10 file.
         sop_class_uid: What the file must hold.
         sop_instance_uid: What the file must hold.
+        forms: SOP classes under which it may be sent, the best first; none: only its own.
     """
 
     key: int
     path: Path
     sop_class_uid: str
     sop_instance_uid: str
+    forms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Outcome:
             CONTEXT_NOT_ACCEPTED, STORE_FAILED (the peer could not at that time), STORE_REFUSED (it will not),
             CONNECTION_LOST, or SPOOL_FILE_DAMAGED (our file is missing or not the object announced).
         detail: A sentence for the admin.
+        sop: SOP class and instance UID of what the peer answered for; None when nothing was sent.
     """
 
     key: int
@@ -106,6 +110,7 @@ class Outcome:
     status: int | None
     reason_code: str | None
     detail: str
+    sop: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -230,6 +235,17 @@ def _cut_when(stopping: threading.Event | None, line: _Line) -> Iterator[None]:
         ended.set()
 
 
+InForm = Callable[[Parcel, str], Parcel]
+"""Makes the parcel of an object under another SOP class, in the same transfer syntax.
+
+May raise OSError or DicomIoError: the parcel is then to be sent later.
+"""
+
+
+def _as_it_is(parcel: Parcel, sop_class_uid: str) -> Parcel:
+    raise DicomIoError(f"there is no form of {parcel.sop_instance_uid} under {sop_class_uid}")
+
+
 _LOST = _Failure("CONNECTION_LOST", True, "The association ended before the object was answered.")
 
 
@@ -239,6 +255,7 @@ def send(
     *,
     stopping: threading.Event | None = None,
     wanted: Callable[[int], bool] = lambda key: True,
+    in_form: InForm = _as_it_is,
 ) -> Iterator[Outcome]:
     """Send files over one association, each in its own transfer syntax.
 
@@ -249,6 +266,7 @@ def send(
             process whose peer hangs can end all the same.
         wanted: Asked with a parcel's key right before it is sent; one that is not wanted any more is left
             out.
+        in_form: Asked for a parcel's form that the peer takes, when it does not take its own SOP class.
 
     Yields:
         Exactly one outcome for each parcel that is wanted, as soon as it is known, in the parcels' order
@@ -266,11 +284,15 @@ def send(
         return
     line = _Line()
     with _cut_when(stopping, line):
-        yield from _send(peer, sound, line, wanted)
+        yield from _send(peer, sound, line, wanted, in_form)
 
 
 def _send(
-    peer: Peer, sound: Sequence[tuple[Parcel, UID]], line: _Line, wanted: Callable[[int], bool]
+    peer: Peer,
+    sound: Sequence[tuple[Parcel, UID]],
+    line: _Line,
+    wanted: Callable[[int], bool],
+    in_form: InForm,
 ) -> Iterator[Outcome]:
     association = _associate(peer, _contexts(sound), line)
     if isinstance(association, _Failure):
@@ -284,7 +306,8 @@ def _send(
                 continue
             if not wanted(parcel.key):
                 continue
-            outcome = _store(association, parcel, transfer_syntax, message_id=number % 0xFFFF + 1)
+            message_id = number % 0xFFFF + 1
+            outcome = _store(association, parcel, transfer_syntax, message_id=message_id, in_form=in_form)
             lost = outcome.reason_code == _LOST.reason_code
             yield outcome
     finally:
@@ -323,7 +346,9 @@ def _transfer_syntax(parcel: Parcel) -> UID | _Failure:
 
 def _contexts(parcels: Sequence[tuple[Parcel, UID]]) -> list[PresentationContext]:
     """One context for each pair of SOP class and transfer syntax, so that both sides mean the file's own."""
-    pairs = dict.fromkeys((parcel.sop_class_uid, transfer_syntax) for parcel, transfer_syntax in parcels)
+    pairs = dict.fromkeys(
+        (form, transfer_syntax) for parcel, transfer_syntax in parcels for form in _forms(parcel)
+    )
     return [build_context(*pair) for pair in list(pairs)[:_MAXIMUM_CONTEXTS]]
 
 
@@ -368,10 +393,27 @@ def _refusal(association: Association, rejection: A_ASSOCIATE_RJ | None, peer: P
     return _Failure("CONNECTION_LOST", True, f"{peer.ae_title} did not answer the association request.")
 
 
-def _store(association: Association, parcel: Parcel, transfer_syntax: UID, message_id: int) -> Outcome:
-    if (parcel.sop_class_uid, transfer_syntax) not in _accepted(association):
-        detail = f"The peer does not accept {UID(parcel.sop_class_uid).name} as {transfer_syntax.name}."
+def _forms(parcel: Parcel) -> tuple[str, ...]:
+    return parcel.forms or (parcel.sop_class_uid,)
+
+
+def _store(
+    association: Association, parcel: Parcel, transfer_syntax: UID, *, message_id: int, in_form: InForm
+) -> Outcome:
+    accepted = _accepted(association)
+    form = next((each for each in _forms(parcel) if (each, transfer_syntax) in accepted), None)
+    if form is None:
+        names = ", ".join(UID(each).name for each in _forms(parcel))
+        detail = f"The peer does not accept {names} as {transfer_syntax.name}."
         return _Failure("CONTEXT_NOT_ACCEPTED", False, detail).outcome(parcel)
+    if form != parcel.sop_class_uid:
+        try:
+            parcel = in_form(parcel, form)
+        except (OSError, DicomIoError) as error:
+            detail = (
+                f"The report could not be put into the form that the peer takes ({type(error).__name__})."
+            )
+            return _Failure("INTERNAL_ERROR", True, detail).outcome(parcel)
     try:
         answer = association.send_c_store(parcel.path, msg_id=message_id)
     except Exception as error:  # whatever it was, the parcel and those behind it must have an outcome
@@ -391,7 +433,8 @@ def _answered(parcel: Parcel, status: int) -> Outcome:
     category = code_to_category(status)
     detail = f"The peer answered 0x{status:04X} ({category})."
     if category in ("Success", "Warning") or status == _DUPLICATE_INSTANCE:
-        return Outcome(parcel.key, True, False, status, None, detail)
+        sop = (parcel.sop_class_uid, parcel.sop_instance_uid)
+        return Outcome(parcel.key, True, False, status, None, detail, sop)
     transient = status in _TRANSIENT
     reason_code = "STORE_FAILED" if transient else "STORE_REFUSED"
     return Outcome(parcel.key, False, transient, status, reason_code, detail)

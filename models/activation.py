@@ -51,7 +51,7 @@ def draw_activation(picture: Uint8Image, activation: Uint8Image) -> Uint8Image:
     for plane, colour in zip(activation, map_colours(len(activation)), strict=True):
         level = cv2.resize(plane.astype(np.float32) / 255.0, (side, side), interpolation=cv2.INTER_LINEAR)
         weight = np.where((level >= SHOWN_FROM) & inside, 0.15 + 0.45 * level, 0.0)[..., None]
-        drawn = drawn * (1.0 - weight) + np.array(colour, np.float32) * weight
+        drawn = (drawn * (1.0 - weight) + np.array(colour) * weight).astype(np.float32)
     result = np.clip(np.rint(drawn), 0, 255).astype(np.uint8)
     for plane, colour in zip(activation, map_colours(len(activation)), strict=True):
         level = cv2.resize(plane.astype(np.float32) / 255.0, (side, side), interpolation=cv2.INTER_LINEAR)

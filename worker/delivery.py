@@ -15,11 +15,13 @@ from datetime import datetime
 from functools import partial
 
 import structlog
+from pydicom.uid import UID
 
 from dicom_io.errors import SpoolDamagedError
 from dicom_io.sender import Outcome, Parcel, Peer, send
 from worker.backoff import backoff_s
 from worker.door_settings import tls_files
+from worker.report_forms import form_of, forms_of
 from worker.runtime import Runtime
 from worker.settings import Destination, Settings
 from worker.store import deliveries, documents, leases, reports
@@ -109,7 +111,13 @@ def _send(
     settings = runtime.settings
     peer = peer_of(settings, destination, settings.timeout_s(destination))
     parcels = [
-        Parcel(each.id, runtime.spool.path(each.spool_path), each.sop_class_uid, each.sop_instance_uid)
+        Parcel(
+            each.id,
+            runtime.spool.path(each.spool_path),
+            each.sop_class_uid,
+            each.sop_instance_uid,
+            forms=forms_of(destination) if each.kind == "SR" else (),
+        )
         for each in due
         if _is_sound(runtime, destination, each)
     ]
@@ -120,7 +128,8 @@ def _send(
 
     renewed = time.monotonic()
     refused: set[str] = set()
-    for outcome in send(peer, parcels, stopping=runtime.stopping, wanted=wanted):
+    in_form = partial(form_of, runtime, by_id)
+    for outcome in send(peer, parcels, stopping=runtime.stopping, wanted=wanted, in_form=in_form):
         if outcome.reason_code in _NO_ASSOCIATION:
             _postpone(runtime, destination, due, outcome)
             return False
@@ -224,9 +233,9 @@ def _record(runtime: Runtime, destination: Destination, delivery: DueDelivery, o
         "study_instance_uid": delivery.study_instance_uid,
     }
     if outcome.accepted:
-        sop = (delivery.sop_class_uid, delivery.sop_instance_uid)
+        sop = outcome.sop or (delivery.sop_class_uid, delivery.sop_instance_uid)
         runtime.database.write(deliveries.accepted, delivery.id, outcome.detail or None, sop)
-        log.info("report_accepted", kind=delivery.kind, **fields)
+        log.info("report_accepted", kind=delivery.kind, sop_class=UID(sop[0]).name, **fields)
         return
     if outcome.reason_code == "SPOOL_FILE_DAMAGED":
         # Its bytes were right a moment ago: the next look tells damage from a file that could not be opened.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import structlog
 
@@ -58,9 +57,8 @@ def make_documents(runtime: Runtime, study_id: int) -> None:
     if token is None:
         return
     try:
-        renew = partial(runtime.database.write, leases.renew, lease, token, _LEASE_S)
         for document in runtime.database.read(documents.due, study_id):
-            if runtime.stopping.is_set() or not renew():
+            if runtime.stopping.is_set() or not runtime.database.write(leases.renew, lease, token, _LEASE_S):
                 return
             _attempt(runtime, study_id, document)
     finally:

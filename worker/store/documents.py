@@ -176,6 +176,39 @@ def add_missing(tx: Connection, destination: str, required: bool, kinds: Sequenc
     return added
 
 
+def form(tx: Connection, sop_instance_uid: str) -> tuple[str, str] | None:
+    """Return path and SHA-256 of a report in a lesser form; None when it was not made yet."""
+    columns = select(Document.spool_path, Document.sha256)
+    row = tx.execute(columns.where(Document.sop_instance_uid == sop_instance_uid)).one_or_none()
+    return None if row is None else (str(row.spool_path), str(row.sha256))
+
+
+def keep_form(
+    tx: Connection, report_id: int, uids: tuple[str, str, str], spool_path: str, sha256: str
+) -> None:
+    """Record a report's form, made now or made again; `uids` are SOP class, SOP instance and series."""
+    file = {"spool_path": spool_path, "sha256": sha256, "written_at": db_now()}
+    again = update(Document).where(Document.sop_instance_uid == uids[1]).values(file)
+    if tx.execute(again).rowcount:
+        return
+    values = {
+        "report_id": report_id,
+        "kind": DocumentKind.SR,
+        "sop_class_uid": uids[0],
+        "sop_instance_uid": uids[1],
+        "series_instance_uid": uids[2],
+        "destinations": [],
+        "state": DocumentState.WRITTEN,
+        "due_at": db_now(),
+        "created_at": db_now(),
+    }
+    try:
+        with tx.begin_nested():
+            tx.execute(insert(Document).values(**values, **file))
+    except IntegrityError:  # the delivery to another destination was faster, with the same bytes
+        return
+
+
 def unsettled(tx: Connection, destination: str, kinds: Sequence[str], days: float) -> bool:
     """Say whether `add_missing` or `withdraw` has anything to do; reads only."""
     unwanted = select(Delivery.id).where(_unwanted(destination, kinds)).limit(1)

@@ -52,15 +52,21 @@ def upgrade() -> None:
         _make_deliveries_anew()
     else:
         _change_deliveries()
-    for name, column, condition in (
-        ("uq_deliveries_report", "report_id", sa.text("document_id IS NULL")),
-        ("uq_deliveries_document", "document_id", sa.text("document_id IS NOT NULL")),
-    ):
-        columns = [column, "destination"]
-        where = {"sqlite_where": condition, "postgresql_where": condition}
-        op.create_index(name, "deliveries", columns, unique=True, **where)
+    _make_unique("uq_deliveries_report", "report_id", sa.text("document_id IS NULL"))
+    _make_unique("uq_deliveries_document", "document_id", sa.text("document_id IS NOT NULL"))
     for statement in (*views, *_new_views(connection.dialect.name)):
         connection.exec_driver_sql(statement)
+
+
+def _make_unique(name: str, column: str, where: sa.TextClause) -> None:
+    op.create_index(
+        name,
+        "deliveries",
+        [column, "destination"],
+        unique=True,
+        sqlite_where=where,
+        postgresql_where=where,
+    )
 
 
 def _change_deliveries() -> None:
