@@ -17,7 +17,7 @@ from pydicom.uid import Comprehensive3DSRStorage
 from dicom_io import codes
 from dicom_io.elements import uid
 from dicom_io.errors import ReportBuildError
-from dicom_io.report_content import Predecessor, ReportContent, ReportEye, ReportImage
+from dicom_io.report_content import SOFTWARE_NAME, Predecessor, ReportContent, ReportEye, ReportImage
 from dicom_io.report_header import patient_and_study, utc_offset
 from dicom_io.report_parts import (
     CLASS,
@@ -32,7 +32,7 @@ from dicom_io.report_parts import (
     to_bytes,
 )
 from dicom_io.report_text import render_text
-from dicom_io.report_tree import SOFTWARE_NAME, content_tree, device_uid
+from dicom_io.report_tree import content_tree, device_uid
 
 __all__ = ["build_report", "render_text", "to_bytes"]
 

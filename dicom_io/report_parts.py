@@ -12,9 +12,9 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicom_io.elements import uid
 from dicom_io.errors import ReportBuildError
-from dicom_io.report_content import ReportContent
+from dicom_io.report_content import SOFTWARE_NAME, ReportContent
 from dicom_io.report_header import long_string, to_timezone
-from dicom_io.report_tree import SOFTWARE_NAME, device_uid
+from dicom_io.report_tree import device_uid
 from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 SERIES, INSTANCE, CLASS, STUDY = 0x0020000E, 0x00080018, 0x00080016, 0x0020000D

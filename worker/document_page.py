@@ -42,7 +42,6 @@ def page_of(
             report=content,
             header=header,
             written=content.created_at.strftime("%Y-%m-%d %H:%M %z"),
-            bundle_version=runtime.bundle.manifest.version,
             pictures=pictures,
             legend=legend(runtime) if mapped else (),
         )

@@ -386,6 +386,12 @@ _DOOR = (
     ),
     _other(
         Scope.DOOR,
+        "OWN_PICTURE",
+        "A lesion map that this software made was sent back to it.",
+        "Have the routing rule leave out objects of the model fundus-worker; nothing is lost.",
+    ),
+    _other(
+        Scope.DOOR,
         "NOT_ACKNOWLEDGED",
         "The object came in, but the connection was gone before it could be acknowledged.",
         "The sender has to send it again; sending twice does no harm.",

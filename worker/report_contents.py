@@ -32,7 +32,7 @@ from worker.store.reports import ImageRow, ReportRow
 from worker.store.studies import StudyClaim
 
 log = structlog.get_logger(__name__)
-REPORT_CODE_VERSION = 2
+REPORT_CODE_VERSION = 3
 """Goes up when the same rows would make another report: then a study that is touched is reported anew."""
 SERIES_NUMBER = 9901
 
@@ -149,6 +149,7 @@ def report_content(
             bundle_id=manifest.id,
             bundle_sha256=runtime.bundle.digest,
             parameters=(f"cumulative grade thresholds: {thresholds}",),
+            bundle_version=manifest.version,
         ),
         predecessors=predecessors,
         partial=revision.partial,

@@ -18,7 +18,7 @@ from reportlab.pdfgen.canvas import Canvas
 from dicom_io import codes
 from dicom_io.laterality import Laterality
 from dicom_io.report_content import ReportContent, ReportEye, ReportImage
-from dicom_io.report_tree import INTENDED_USE, PARTIAL, SIDE, route_text
+from dicom_io.report_tree import INTENDED_USE, NOT_NEGATIVE, PARTIAL, SIDE, route_text
 from worker.printed.lettering import BOLD, REGULAR, fitted, identification, load_fonts, shown
 from worker.printed.pen import (
     BLUE,
@@ -69,7 +69,6 @@ class PageContent:
         report: What the Structured Report says.
         header: Patient and study as the report has them.
         written: When the report was written, in its own time zone, as text.
-        bundle_version: Version of the model bundle.
         pictures: Of each eye.
         legend: Colour and name of each lesion map; empty where no map is shown.
     """
@@ -77,7 +76,6 @@ class PageContent:
     report: ReportContent
     header: Dataset
     written: str
-    bundle_version: str
     pictures: Mapping[Laterality, EyePictures] = field(default_factory=dict)
     legend: Sequence[tuple[Colour, str]] = ()
 
@@ -152,6 +150,7 @@ def _draw_eye(pen: Pen, content: PageContent, side: Laterality, x: float) -> Non
     _draw_pictures(pen, content.pictures.get(side), x + 8)
     if eye is None:
         pen.prose("No photograph of this eye was received, or none whose side is known.", x + 8, COLUMN - 16)
+        pen.prose(NOT_NEGATIVE, x + 8, COLUMN - 16, font=BOLD)
         return
     _draw_result(pen, content, eye, x + 8)
     for flag in eye.flags:
@@ -184,6 +183,7 @@ def _draw_result(pen: Pen, content: PageContent, eye: ReportEye, x: float) -> No
         pen.prose("No grade is stated", x, width, size=12, font=BOLD, ink=RED)
         pen.y -= 2
         pen.prose(f"{eye.reason_text or 'No reason was recorded.'} [{eye.reason_code}]", x, width)
+        pen.prose(NOT_NEGATIVE, x, width, font=BOLD)
     else:
         pen.prose(codes.SEVERITY[eye.grade].meaning, x, width, size=12, font=BOLD)
         pen.y -= 1
@@ -276,7 +276,7 @@ def _draw_footer(pen: Pen, content: PageContent) -> None:
     adapters = sorted({image.adapter for image in report.images if image.used and image.adapter})
     lines = [
         f"Software: fundus-worker {report.software_version}.   Models: bundle {algorithm.bundle_id} "
-        f"{content.bundle_version}, SHA-256 {algorithm.bundle_sha256[:16]}…",
+        f"{algorithm.bundle_version}, SHA-256 {algorithm.bundle_sha256[:16]}…",
         f"{'; '.join(algorithm.parameters)}.   Camera adapters: {', '.join(adapters) or 'none'}.",
         f"Structured Report {report.sop_instance_uid}",
         f"Study {content.header.StudyInstanceUID}",
