@@ -578,6 +578,8 @@ class Delivery(Base):
     sop_instance_uid: Mapped[str | None] = mapped_column(UID)
 
     __table_args__ = (
+        Index("ix_deliveries_report_id", "report_id"),
+        Index("ix_deliveries_document_id", "document_id"),
         Index(
             "uq_deliveries_report",
             "report_id",

@@ -212,7 +212,8 @@ def _other_colour(rgb: Any, size: int) -> Any:
     return prepared
 
 
-def test_a_failure_is_tried_again_then_said_and_a_person_can_ask_for_it_again(runtime: Runtime) -> None:
+def test_a_failure_is_tried_again_then_said_and_a_person_can_ask_for_it_again(tmp_path: Path) -> None:
+    runtime = make_runtime(tmp_path, destination=[DESTINATION], jobs={"max_attempts": 2})
     study(runtime, (3,))
     with patch("worker.documents.build_overlay", side_effect=ValueError("Doe^Jane")):
         for _ in range(runtime.settings.jobs.max_attempts):
@@ -227,6 +228,7 @@ def test_a_failure_is_tried_again_then_said_and_a_person_can_ask_for_it_again(ru
     assert runtime.database.write(requeue_failed, None) == 1
     make(runtime)
     assert states(runtime)[1] == ("OVERLAY", "WRITTEN")
+    runtime.close()
 
 
 def test_a_lost_photograph_costs_its_map_and_its_place_on_the_page(runtime: Runtime) -> None:

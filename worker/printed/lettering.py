@@ -15,6 +15,7 @@ from io import BytesIO
 from typing import Any
 
 from pydicom.dataset import Dataset
+from reportlab import rl_config
 from reportlab.pdfbase.pdfmetrics import registerFont, stringWidth
 from reportlab.pdfbase.ttfonts import TTFont
 
@@ -33,6 +34,7 @@ def font_bytes(name: str) -> bytes:
 
 @cache
 def _fonts() -> dict[str, Any]:
+    rl_config.useA85 = 0  # pictures as they are: as text they would be a quarter longer
     fonts = {name: TTFont(name, BytesIO(font_bytes(name))) for name in _FILES}
     for font in fonts.values():
         registerFont(font)

@@ -141,8 +141,13 @@ def _add(tx: Connection, report_id: int, destination: DestinationRow) -> bool:
     return True
 
 
-def accepted(tx: Connection, delivery_id: int, warning: str | None, sop: tuple[str, str]) -> bool:
-    """The destination has it: `sop` is class and instance UID of what it took. A warning is kept."""
+def accepted(
+    tx: Connection, delivery_id: int, warning: str | None, sop: tuple[str, str] | None = None
+) -> bool:
+    """The destination has it; a warning status is kept as detail.
+
+    `sop` is class and instance UID of what it took; None: those of the row.
+    """
     statement = update(Delivery).where(
         Delivery.id == delivery_id, Delivery.state.in_((DeliveryState.PENDING, DeliveryState.SUPERSEDED))
     )
@@ -152,8 +157,8 @@ def accepted(tx: Connection, delivery_id: int, warning: str | None, sop: tuple[s
         "attempts": Delivery.attempts + 1,
         "reason_code": None,
         "reason_detail": None if warning is None else warning[:200],
-        "sop_class_uid": sop[0],
-        "sop_instance_uid": sop[1],
+        "sop_class_uid": None if sop is None else sop[0],
+        "sop_instance_uid": None if sop is None else sop[1],
     }
     if not tx.execute(statement.values(values)).rowcount:
         return False

@@ -52,6 +52,8 @@ def upgrade() -> None:
         _make_deliveries_anew()
     else:
         _change_deliveries()
+    op.create_index("ix_deliveries_report_id", "deliveries", ["report_id"])
+    op.create_index("ix_deliveries_document_id", "deliveries", ["document_id"])
     _make_unique("uq_deliveries_report", "report_id", sa.text("document_id IS NULL"))
     _make_unique("uq_deliveries_document", "document_id", sa.text("document_id IS NOT NULL"))
     for statement in (*views, *_new_views(connection.dialect.name)):
