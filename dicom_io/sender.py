@@ -31,6 +31,7 @@ from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 _config.STORE_SEND_CHUNKED_DATASET = True
 
 _VERIFICATION = "1.2.840.10008.1.1"
+_EXPLICIT = "1.2.840.10008.1.2.1"
 _UNLIMITED_PDU = 0
 _MAXIMUM_CONTEXTS = 128  # PS3.8 section 9.3.2.2: odd numbers of one byte
 _DUPLICATE_INSTANCE = 0x0111
@@ -328,6 +329,16 @@ def echo(peer: Peer) -> Echo:
     if status:
         return Echo(False, f"The peer answered the echo with status 0x{status:04X}.")
     return Echo(True, "The peer answered the echo.")
+
+
+def accepted_classes(peer: Peer, sop_classes: Iterable[str]) -> frozenset[str] | Echo:
+    """Return which SOP classes the peer takes, in Explicit VR Little Endian; or why there is no answer."""
+    contexts = [build_context(_VERIFICATION), *(build_context(each, _EXPLICIT) for each in sop_classes)]
+    association = _associate(peer, contexts, _Line())
+    if isinstance(association, _Failure):
+        return Echo(False, f"{association.reason_code}: {association.detail}")
+    _end(association, lost=False)
+    return frozenset(str(cx.abstract_syntax) for cx in association.accepted_contexts)
 
 
 def _transfer_syntax(parcel: Parcel) -> UID | _Failure:

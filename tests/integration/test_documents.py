@@ -31,7 +31,7 @@ from pydicom.uid import Comprehensive3DSRStorage, EncapsulatedPDFStorage, Second
 from worker.dispatch import Job
 from worker.documents import make_documents
 from worker.runtime import Runtime
-from worker.store.documents import requeue_failed
+from worker.store import documents
 from worker.sweep import sweep, wake_due
 
 CLASSES = (Comprehensive3DSRStorage, EncapsulatedPDFStorage, SecondaryCaptureImageStorage)
@@ -225,7 +225,9 @@ def test_a_failure_is_tried_again_then_said_and_a_person_can_ask_for_it_again(tm
         ("document_failed", "DOCUMENT_FAILED", "ValueError")
     ]
 
-    assert runtime.database.write(requeue_failed, None) == 1
+    assert (
+        runtime.database.write(documents.requeue, runtime.database.read(documents.failed_ids, "1.2.3")) == 1
+    )
     make(runtime)
     assert states(runtime)[1] == ("OVERLAY", "WRITTEN")
     runtime.close()

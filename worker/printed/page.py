@@ -199,15 +199,22 @@ def _draw_result(pen: Pen, content: PageContent, eye: ReportEye, x: float) -> No
 
 def _figures(content: PageContent, eye: ReportEye) -> Iterable[tuple[str, str]]:
     if eye.grade is not None and eye.referable_probability is not None:
-        yield "Probability of referable DR", f"{eye.referable_probability:.0%}"
+        yield "Probability of referable DR", _percent(eye.referable_probability)
     if eye.grade is not None and eye.certainty is not None:
-        yield "Certainty of the grade", f"{eye.certainty:.0%}"
+        yield "Certainty of the grade", _percent(eye.certainty)
     if eye.quality is not None:
         quality = codes.image_quality(eye.quality, content.report.minimum_quality).meaning
         yield "Image quality", quality.partition(" - ")[0].removesuffix(" image quality")
     pictures = content.pictures.get(eye.laterality)
     if pictures is not None:
         yield "Photographs", f"{pictures.used} of {pictures.photographs} used"
+
+
+def _percent(probability: float) -> str:
+    """No probability is certainty: what would be rounded to 0 or 100 is said to be under 1 or over 99."""
+    if probability >= 0.995:
+        return "over 99%"
+    return "under 1%" if probability < 0.01 else f"{probability:.0%}"
 
 
 def _draw_legend(pen: Pen, legend: Sequence[tuple[Colour, str]]) -> None:
@@ -277,7 +284,8 @@ def _draw_footer(pen: Pen, content: PageContent) -> None:
     lines = [
         f"Software: fundus-worker {report.software_version}.   Models: bundle {algorithm.bundle_id} "
         f"{algorithm.bundle_version}, SHA-256 {algorithm.bundle_sha256[:16]}…",
-        f"{'; '.join(algorithm.parameters)}.   Camera adapters: {', '.join(adapters) or 'none'}.",
+        f"{'; '.join(algorithm.parameters).capitalize()}.   "
+        f"Camera adapters: {', '.join(adapters) or 'none'}.",
         f"Structured Report {report.sop_instance_uid}",
         f"Study {content.header.StudyInstanceUID}",
     ]

@@ -137,14 +137,18 @@ def _end(tx: Connection, document_id: int, state: DocumentState, reason_code: st
     tx.execute(statement.values(state=state, reason_code=reason_code, reason_detail=detail[:200]))
 
 
-def requeue_failed(tx: Connection, study_instance_uid: str | None) -> int:
-    """Make failed documents of current reports due again, with fresh attempts; return how many."""
+def failed_ids(tx: Connection, study_instance_uid: str | None) -> list[int]:
+    """Return the ids of documents of current reports, or of one study's, that could not be made."""
     current = select(Report.id).where(Report.state == ReportState.WRITTEN)
     if study_instance_uid:
         current = current.where(Report.study_instance_uid == study_instance_uid)
-    statement = update(Document).where(
-        Document.state == DocumentState.FAILED, Document.report_id.in_(current)
-    )
+    failed = select(Document.id).where(Document.state == DocumentState.FAILED)
+    return list(tx.scalars(failed.where(Document.report_id.in_(current)).order_by(Document.id)))
+
+
+def requeue(tx: Connection, document_ids: Sequence[int]) -> int:
+    """Have failed documents made again, with fresh attempts; return how many."""
+    statement = update(Document).where(Document.id.in_(document_ids), Document.state == DocumentState.FAILED)
     values = {"state": DocumentState.PENDING, "attempts": 0, "due_at": db_now()}
     return tx.execute(statement.values(values)).rowcount
 
