@@ -108,9 +108,10 @@ def active_bundle(tx: Connection) -> dict[str, Any] | None:
 def destinations(tx: Connection) -> list[dict[str, Any]]:
     """Return where deliveries stand at each destination that any report was ever meant for.
 
-    `delivered` counts reports, `documents_delivered` what went beside them. `forms` are the SOP classes that
-    reports were accepted in, with how many of each. `pending` wait, the first since `waiting_since`; the next attempt is at `next_attempt_at`, `reason_code`
-    says why the last one failed. `dead` counts current reports only: an old revision is nobody's concern.
+    `delivered` counts reports, `documents_delivered` what went beside them; `forms` says under which SOP
+    classes it holds how many current reports. `pending` wait, the first since `waiting_since`; the next
+    attempt is at `next_attempt_at`, `reason_code` says why the last one failed. `dead` counts current
+    reports only: an old revision is nobody's concern.
     """
     waits = Delivery.state == DeliveryState.PENDING
     arrived = Delivery.state.in_((DeliveryState.ACCEPTED, DeliveryState.COMMITTED))
