@@ -40,6 +40,7 @@ DEVICE = Code("121007", "DCM", "Device")
 DISEASE = Code("64572001", "SCT", "Disease")
 DIABETIC_RETINOPATHY = Code("4855003", "SCT", "Retinopathy due to diabetes mellitus")
 EYE = Code("81745001", "SCT", "Eye")
+RETINA = Code("5665001", "SCT", "Retina")
 METHOD = Code("370129005", "SCT", "Measurement Method")
 GRADED_BY_SOFTWARE = _private("SOFTWARE_GRADING", "Graded by software from a colour fundus photograph")
 ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
@@ -92,6 +93,7 @@ QUALITY_UNUSABLE = Code("111235", "DCM", "Unusable - Quality renders image unusa
 
 SOURCE_OF_MEASUREMENT = Code("121112", "DCM", "Source of Measurement")
 SOURCE = Code("260753009", "SCT", "Source")
+SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
 
 # Text
 CONCLUSION = Code("121077", "DCM", "Conclusion")

@@ -9,29 +9,36 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from io import BytesIO
 from itertools import groupby
 
-from pydicom import dcmwrite
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, Comprehensive3DSRStorage, ExplicitVRLittleEndian
+from pydicom.dataset import Dataset
+from pydicom.uid import Comprehensive3DSRStorage
 
 from dicom_io import codes
 from dicom_io.elements import uid
 from dicom_io.errors import ReportBuildError
-from dicom_io.report_content import Predecessor, ReportContent, ReportEye, ReportImage
-from dicom_io.report_header import long_string, patient_and_study, to_timezone, utc_offset
+from dicom_io.report_content import SOFTWARE_NAME, Predecessor, ReportContent, ReportEye, ReportImage
+from dicom_io.report_header import patient_and_study, utc_offset
+from dicom_io.report_parts import (
+    CLASS,
+    INSTANCE,
+    SERIES,
+    STUDY,
+    add_equipment,
+    add_times,
+    distinct,
+    file_meta,
+    references,
+    to_bytes,
+)
 from dicom_io.report_text import render_text
-from dicom_io.report_tree import SOFTWARE_NAME, content_tree, device_uid
-from dicom_io.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_io.report_tree import content_tree, device_uid
 
 __all__ = ["build_report", "render_text", "to_bytes"]
 
 SERIES_DESCRIPTION = "Diabetic retinopathy grading (research)"
 
 _UID = re.compile(r"(?=.{1,64}$)(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
-
-_SERIES, _INSTANCE, _CLASS, _STUDY = 0x0020000E, 0x00080018, 0x00080016, 0x0020000D
 
 
 def build_report(content: ReportContent, evidence: Sequence[Dataset]) -> Dataset:
@@ -48,34 +55,16 @@ def build_report(content: ReportContent, evidence: Sequence[Dataset]) -> Dataset
     Raises:
         ReportBuildError: The content contradicts itself, or the evidence is not of one study and patient.
     """
-    known = _distinct(evidence)
+    known = distinct(evidence)
     _check(content, known)
     report = patient_and_study(known)
     _add_series(report, content)
-    _add_equipment(report, content)
+    add_equipment(report, content)
     _add_document(report, content, known)
-    _add_times(report, content, utc_offset(known))
+    add_times(report, content, utc_offset(known))
     report.update(content_tree(content))
-    report.file_meta = _file_meta(content)
+    report.file_meta = file_meta(Comprehensive3DSRStorage, content.sop_instance_uid)
     return report
-
-
-def to_bytes(report: Dataset) -> bytes:
-    """Return the report as a file (PS3.10), the same bytes for the same report."""
-    buffer = BytesIO()
-    dcmwrite(buffer, report, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-def _distinct(evidence: Iterable[Dataset]) -> list[Dataset]:
-    """Each object once, in an order that does not depend on that of arrival."""
-    by_uid = {(uid(ds, _SERIES), uid(ds, _INSTANCE)): ds for ds in evidence}
-    if not by_uid:
-        raise ReportBuildError("a report needs the header of at least one photograph")
-    for series, instance in by_uid:
-        if not (series and instance):
-            raise ReportBuildError("a photograph without series or instance UID cannot be referred to")
-    return [by_uid[key] for key in sorted(by_uid)]
 
 
 def _add_series(report: Dataset, content: ReportContent) -> None:
@@ -85,16 +74,6 @@ def _add_series(report: Dataset, content: ReportContent) -> None:
     report.SeriesNumber = content.series_number
     report.SeriesDescription = SERIES_DESCRIPTION
     report.ReferencedPerformedProcedureStepSequence = []
-
-
-def _add_equipment(report: Dataset, content: ReportContent) -> None:
-    """Enhanced General Equipment module (PS3.3 C.7.5.2)."""
-    report.Manufacturer = long_string(content.algorithm.manufacturer)
-    report.ManufacturerModelName = SOFTWARE_NAME
-    report.DeviceSerialNumber = device_uid(content)
-    report.SoftwareVersions = long_string(content.software_version) or "unknown"
-    if content.institution_name:
-        report.InstitutionName = long_string(content.institution_name)
 
 
 def _add_document(report: Dataset, content: ReportContent, evidence: Sequence[Dataset]) -> None:
@@ -114,55 +93,24 @@ def _add_document(report: Dataset, content: ReportContent, evidence: Sequence[Da
         report.PredecessorDocumentsSequence = _predecessors(content.predecessors)
 
 
-def _add_times(report: Dataset, content: ReportContent, offset: str | None) -> None:
-    """Content and creation times: one zone holds for all times of an object (PS3.3 C.12.1.1.8)."""
-    moment = content.created_at
-    if offset is not None:
-        report.TimezoneOffsetFromUTC = offset
-        moment = moment.astimezone(to_timezone(offset))
-    date, time = moment.strftime("%Y%m%d"), moment.strftime("%H%M%S.%f")
-    report.ContentDate = report.InstanceCreationDate = report.SeriesDate = date
-    report.ContentTime = report.InstanceCreationTime = report.SeriesTime = time
-
-
 def _evidence(evidence: Sequence[Dataset]) -> Dataset:
     """Item of the evidence sequence: all photographs of the study by series (PS3.3 table 10-4)."""
-    return _references(
-        uid(evidence[0], _STUDY),
-        [(uid(ds, _SERIES), uid(ds, _CLASS), uid(ds, _INSTANCE)) for ds in evidence],
+    return references(
+        uid(evidence[0], STUDY),
+        [(uid(ds, SERIES), uid(ds, CLASS), uid(ds, INSTANCE)) for ds in evidence],
     )
 
 
 def _predecessors(predecessors: Iterable[Predecessor]) -> list[Dataset]:
     ordered = sorted({(p.study_instance_uid, _member(p)) for p in predecessors})
     return [
-        _references(study, [member for _, member in group])
+        references(study, [member for _, member in group])
         for study, group in groupby(ordered, key=lambda entry: entry[0])
     ]
 
 
 def _member(document: Predecessor) -> tuple[str, str, str]:
     return document.series_instance_uid, document.sop_class_uid, document.sop_instance_uid
-
-
-def _references(study: str, instances: Sequence[tuple[str, str, str]]) -> Dataset:
-    """Hierarchical SOP Instance Reference macro; `instances` are (series, class, instance), by series."""
-    item = Dataset()
-    item.StudyInstanceUID = study
-    item.ReferencedSeriesSequence = []
-    for series, members in groupby(instances, key=lambda entry: entry[0]):
-        series_item = Dataset()
-        series_item.SeriesInstanceUID = series
-        series_item.ReferencedSOPSequence = [_reference(sop_class, sop) for _, sop_class, sop in members]
-        item.ReferencedSeriesSequence.append(series_item)
-    return item
-
-
-def _reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = sop_class_uid
-    item.ReferencedSOPInstanceUID = sop_instance_uid
-    return item
 
 
 def _private_scheme() -> Dataset:
@@ -173,16 +121,6 @@ def _private_scheme() -> Dataset:
     item.CodingSchemeVersion = codes.PRIVATE_SCHEME_VERSION
     item.CodingSchemeResponsibleOrganization = SOFTWARE_NAME
     return item
-
-
-def _file_meta(content: ReportContent) -> FileMetaDataset:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = Comprehensive3DSRStorage
-    meta.MediaStorageSOPInstanceUID = UID(content.sop_instance_uid)
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    return meta
 
 
 def _check(content: ReportContent, evidence: Sequence[Dataset]) -> None:
@@ -197,7 +135,7 @@ def _check(content: ReportContent, evidence: Sequence[Dataset]) -> None:
         raise ReportBuildError("a report must say what was not assessed")
     if len({eye.laterality for eye in content.eyes}) != len(content.eyes):
         raise ReportBuildError("one eye has two results")
-    known = {(uid(ds, _CLASS), uid(ds, _INSTANCE)) for ds in evidence}
+    known = {(uid(ds, CLASS), uid(ds, INSTANCE)) for ds in evidence}
     for image in content.images:
         _check_image(image, content, known)
     for eye in content.eyes:

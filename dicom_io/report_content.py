@@ -7,6 +7,8 @@ from datetime import datetime
 
 from dicom_io.laterality import Laterality
 
+SOFTWARE_NAME = "fundus-worker"
+"""Manufacturer's Model Name (0008,1090) of everything that we make."""
 ALWAYS_NOT_ASSESSED = ("Macular oedema", "Eye diseases other than diabetic retinopathy")
 """What no bundle assesses unless it says so; every report names it."""
 
@@ -74,11 +76,12 @@ class Algorithm:
 
     Attributes:
         name: Name of the algorithm.
-        version: Version of the bundle.
+        version: Version of the software.
         manufacturer: Who made it.
         bundle_id: Id of the model bundle.
         bundle_sha256: SHA-256 of its manifest, 64 hexadecimal digits.
         parameters: Further parameters, each a sentence, for instance the thresholds.
+        bundle_version: Version of the model bundle.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Algorithm:
     bundle_id: str
     bundle_sha256: str
     parameters: tuple[str, ...] = ()
+    bundle_version: str = ""
 
 
 @dataclass(frozen=True)

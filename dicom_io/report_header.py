@@ -113,6 +113,9 @@ COPIED_TAGS = (
 )
 """Elements that a report copies from a photograph's header or interprets its times by."""
 
+_OF_THE_PICTURE = (0x00280301, 0x00282110, 0x00282112, 0x00282114)
+"""Burned In Annotation and loss: what is made of a photograph says it too."""
+
 _IDENTIFIERS = (0x00080005, 0x00080016, 0x00080018, 0x0020000D, 0x0020000E)
 
 _ENTITY_ID_TYPES = ("DNS", "EUI64", "ISO", "URI", "UUID", "X400", "X500")
@@ -157,7 +160,7 @@ def read_evidence(data: bytes) -> Dataset:
     Raises:
         UnreadableObjectError: The file is no DICOM file.
     """
-    return parse_object(BytesIO(data), (*_IDENTIFIERS, *COPIED_TAGS)).dataset
+    return parse_object(BytesIO(data), (*_IDENTIFIERS, *_OF_THE_PICTURE, *COPIED_TAGS)).dataset
 
 
 def copied_values(ds: Dataset) -> str:

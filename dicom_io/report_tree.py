@@ -30,12 +30,13 @@ from pydicom.valuerep import DSfloat
 
 from dicom_io import codes
 from dicom_io.laterality import Laterality
-from dicom_io.report_content import Algorithm, ReportContent, ReportEye, ReportImage
+from dicom_io.report_content import SOFTWARE_NAME, Algorithm, ReportContent, ReportEye, ReportImage
 from dicom_io.uids import PRODUCT_NAMESPACE, derived_uid
 
-SOFTWARE_NAME = "fundus-worker"
 SIDE = {Laterality.RIGHT: "Right", Laterality.LEFT: "Left"}
 INTENDED_USE = "Research use only. Not a medical device. Not verified by a person."
+NO_EYE = "No eye is reported: see the photographs below."
+NOT_NEGATIVE = "This is not a negative result."
 PARTIAL = "Some photographs had not been analysed when this report became due; a later report may replace it."
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -180,7 +181,7 @@ def _algorithm(algorithm: Algorithm, images: Iterable[ReportImage]) -> Algorithm
         manufacturer=algorithm.manufacturer,
         family=codes.ARTIFICIAL_INTELLIGENCE,
         parameters=[
-            f"Model bundle: {algorithm.bundle_id}",
+            f"Model bundle: {algorithm.bundle_id} {algorithm.bundle_version}".strip(),
             f"Model bundle SHA-256: {algorithm.bundle_sha256}",
             *algorithm.parameters,
             *(f"Camera adapter: {name} (photographs: {count})" for name, count in sorted(adapters.items())),
@@ -212,7 +213,9 @@ def _statements(content: ReportContent) -> ContainerContentItem:
     children = ContentSequence()
     if not content.eyes:
         children.extend(_contained(_algorithm(content.algorithm, ())))
-        children.append(_text(codes.CONCLUSION, "No eye is reported: see the photographs below."))
+        children.append(
+            _text(codes.CONCLUSION, f"No eye is reported: see the photographs below. {NOT_NEGATIVE}")
+        )
     children.append(_text(codes.INTENDED_USE, INTENDED_USE))
     for subject in content.not_assessed:
         children.append(_text(codes.NOT_ASSESSED, subject))
@@ -249,16 +252,22 @@ def _image_not_reported(image: ReportImage) -> TextContentItem:
 
 
 def conclusion(content: ReportContent, eye: ReportEye) -> str:
-    """Return the eye's result in a few sentences, for a reader without a manual."""
+    """Return the eye's result in a few sentences, for a reader without a manual.
+
+    Some viewers show nothing else: it says by itself why there is no grade, and what a grade rests on.
+    """
     side = SIDE[eye.laterality]
     if eye.grade is None:
-        return f"{side} eye: no diabetic retinopathy grade is stated."
+        why = eye.reason_text or "No reason was recorded."
+        return f"{side} eye: no diabetic retinopathy grade is stated. Reason: {why} {NOT_NEGATIVE}"
     severity = codes.SEVERITY[eye.grade].meaning.lower()
     referable = "Referable" if eye.referable else "Not referable"
+    count = sum(image.used and image.laterality is eye.laterality for image in content.images)
     limits = ", ".join(subject[:1].lower() + subject[1:] for subject in content.not_assessed)
     return (
         f"{side} eye: {severity} (ICDR grade {eye.grade} on the scale 0 to 4). "
-        f"{referable} for diabetic retinopathy. Not assessed: {limits}."
+        f"{referable} for diabetic retinopathy (referable means moderate or worse). "
+        f"Rests on {count} photograph{'' if count == 1 else 's'}. Not assessed: {limits}."
     )
 
 

@@ -18,13 +18,15 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.status import code_to_category
 
 from dicom_io.calling import Failure, Line, Peer, associate, cut_when
+from dicom_io.errors import DicomIoError
 
-__all__ = ["Echo", "Outcome", "Parcel", "Peer", "echo", "send"]
+__all__ = ["Echo", "Outcome", "Parcel", "Peer", "accepted_classes", "echo", "send"]
 
 # pynetdicom then reads the data set from the file while it sends: nothing is decoded or written anew.
 _config.STORE_SEND_CHUNKED_DATASET = True
 
 _VERIFICATION = "1.2.840.10008.1.1"
+_EXPLICIT = "1.2.840.10008.1.2.1"
 _MAXIMUM_CONTEXTS = 128  # PS3.8 section 9.3.2.2: odd numbers of one byte
 _DUPLICATE_INSTANCE = 0x0111
 _TRANSIENT = frozenset({0x0110, 0x0213, *range(0xA700, 0xA800)})
@@ -42,12 +44,14 @@ class Parcel:
         path: A PS3.10 file.
         sop_class_uid: What the file must hold.
         sop_instance_uid: What the file must hold.
+        forms: SOP classes under which it may be sent, the best first; none: only its own.
     """
 
     key: int
     path: Path
     sop_class_uid: str
     sop_instance_uid: str
+    forms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Outcome:
             CONTEXT_NOT_ACCEPTED, STORE_FAILED (the peer could not at that time), STORE_REFUSED (it will not),
             CONNECTION_LOST, or SPOOL_FILE_DAMAGED (our file is missing or not the object announced).
         detail: A sentence for the admin.
+        sop: SOP class and instance UID of what the peer answered for; None when nothing was sent.
     """
 
     key: int
@@ -71,6 +76,7 @@ class Outcome:
     status: int | None
     reason_code: str | None
     detail: str
+    sop: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,17 @@ def _outcome(failure: Failure, parcel: Parcel) -> Outcome:
     return Outcome(parcel.key, False, failure.retryable, None, failure.reason_code, failure.detail)
 
 
+InForm = Callable[[Parcel, str], Parcel]
+"""Makes the parcel of an object under another SOP class, in the same transfer syntax.
+
+May raise OSError or DicomIoError: the parcel is then to be sent later.
+"""
+
+
+def _as_it_is(parcel: Parcel, sop_class_uid: str) -> Parcel:
+    raise DicomIoError(f"there is no form of {parcel.sop_instance_uid} under {sop_class_uid}")
+
+
 _LOST = Failure("CONNECTION_LOST", True, "The association ended before the object was answered.")
 
 
@@ -95,6 +112,7 @@ def send(
     *,
     stopping: threading.Event | None = None,
     wanted: Callable[[int], bool] = lambda key: True,
+    in_form: InForm = _as_it_is,
 ) -> Iterator[Outcome]:
     """Send files over one association, each in its own transfer syntax.
 
@@ -105,6 +123,7 @@ def send(
             process whose peer hangs can end all the same.
         wanted: Asked with a parcel's key right before it is sent; one that is not wanted any more is left
             out.
+        in_form: Asked for a parcel's form that the peer takes, when it does not take its own SOP class.
 
     Yields:
         Exactly one outcome for each parcel that is wanted, as soon as it is known, in the parcels' order
@@ -122,11 +141,15 @@ def send(
         return
     line = Line()
     with cut_when(stopping, line):
-        yield from _send(peer, sound, line, wanted)
+        yield from _send(peer, sound, line, wanted, in_form)
 
 
 def _send(
-    peer: Peer, sound: Sequence[tuple[Parcel, UID]], line: Line, wanted: Callable[[int], bool]
+    peer: Peer,
+    sound: Sequence[tuple[Parcel, UID]],
+    line: Line,
+    wanted: Callable[[int], bool],
+    in_form: InForm,
 ) -> Iterator[Outcome]:
     association = associate(peer, _contexts(sound), line)
     if isinstance(association, Failure):
@@ -140,7 +163,8 @@ def _send(
                 continue
             if not wanted(parcel.key):
                 continue
-            outcome = _store(association, parcel, transfer_syntax, message_id=number % 0xFFFF + 1)
+            message_id = number % 0xFFFF + 1
+            outcome = _store(association, parcel, transfer_syntax, message_id=message_id, in_form=in_form)
             lost = outcome.reason_code == _LOST.reason_code
             yield outcome
     finally:
@@ -163,6 +187,16 @@ def echo(peer: Peer) -> Echo:
     return Echo(True, "The peer answered the echo.")
 
 
+def accepted_classes(peer: Peer, sop_classes: Iterable[str]) -> frozenset[str] | Echo:
+    """Return which SOP classes the peer takes, in Explicit VR Little Endian; or why there is no answer."""
+    contexts = [build_context(_VERIFICATION), *(build_context(each, _EXPLICIT) for each in sop_classes)]
+    association = associate(peer, contexts, Line())
+    if isinstance(association, Failure):
+        return Echo(False, f"{association.reason_code}: {association.detail}")
+    _end(association, lost=False)
+    return frozenset(str(cx.abstract_syntax) for cx in association.accepted_contexts)
+
+
 def _transfer_syntax(parcel: Parcel) -> UID | Failure:
     """Transfer syntax of the stored file, or what is wrong with the file."""
     try:
@@ -179,14 +213,33 @@ def _transfer_syntax(parcel: Parcel) -> UID | Failure:
 
 def _contexts(parcels: Sequence[tuple[Parcel, UID]]) -> list[PresentationContext]:
     """One context for each pair of SOP class and transfer syntax, so that both sides mean the file's own."""
-    pairs = dict.fromkeys((parcel.sop_class_uid, transfer_syntax) for parcel, transfer_syntax in parcels)
+    pairs = dict.fromkeys(
+        (form, transfer_syntax) for parcel, transfer_syntax in parcels for form in _forms(parcel)
+    )
     return [build_context(*pair) for pair in list(pairs)[:_MAXIMUM_CONTEXTS]]
 
 
-def _store(association: Association, parcel: Parcel, transfer_syntax: UID, message_id: int) -> Outcome:
-    if (parcel.sop_class_uid, transfer_syntax) not in _accepted(association):
-        detail = f"The peer does not accept {UID(parcel.sop_class_uid).name} as {transfer_syntax.name}."
+def _forms(parcel: Parcel) -> tuple[str, ...]:
+    return parcel.forms or (parcel.sop_class_uid,)
+
+
+def _store(
+    association: Association, parcel: Parcel, transfer_syntax: UID, *, message_id: int, in_form: InForm
+) -> Outcome:
+    accepted = _accepted(association)
+    form = next((each for each in _forms(parcel) if (each, transfer_syntax) in accepted), None)
+    if form is None:
+        names = ", ".join(UID(each).name for each in _forms(parcel))
+        detail = f"The peer does not accept {names} as {transfer_syntax.name}."
         return _outcome(Failure("CONTEXT_NOT_ACCEPTED", False, detail), parcel)
+    if form != parcel.sop_class_uid:
+        try:
+            parcel = in_form(parcel, form)
+        except (OSError, DicomIoError) as error:
+            detail = (
+                f"The report could not be put into the form that the peer takes ({type(error).__name__})."
+            )
+            return _outcome(Failure("INTERNAL_ERROR", True, detail), parcel)
     try:
         answer = association.send_c_store(parcel.path, msg_id=message_id)
     except Exception as error:  # whatever it was, the parcel and those behind it must have an outcome
@@ -206,7 +259,8 @@ def _answered(parcel: Parcel, status: int) -> Outcome:
     category = code_to_category(status)
     detail = f"The peer answered 0x{status:04X} ({category})."
     if category in ("Success", "Warning") or status == _DUPLICATE_INSTANCE:
-        return Outcome(parcel.key, True, False, status, None, detail)
+        sop = (parcel.sop_class_uid, parcel.sop_instance_uid)
+        return Outcome(parcel.key, True, False, status, None, detail, sop)
     transient = status in _TRANSIENT
     reason_code = "STORE_FAILED" if transient else "STORE_REFUSED"
     return Outcome(parcel.key, False, transient, status, reason_code, detail)

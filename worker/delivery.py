@@ -15,15 +15,17 @@ from datetime import datetime
 from functools import partial
 
 import structlog
+from pydicom.uid import UID
 
 from dicom_io.errors import SpoolDamagedError
 from dicom_io.sender import Outcome, Parcel, Peer, send
 from worker.backoff import backoff_s
 from worker.caller_policy import kept_from
 from worker.door_settings import tls_files
+from worker.report_forms import form_of, forms_of
 from worker.runtime import Runtime
 from worker.settings import Destination, Settings
-from worker.store import deliveries, leases, reports
+from worker.store import deliveries, documents, leases, reports
 from worker.store.clock import now
 from worker.store.deliveries import DueDelivery
 from worker.store.reports import DestinationRow
@@ -32,12 +34,12 @@ log = structlog.get_logger(__name__)
 _LEASE_S = 120.0
 _RENEW_S = 20.0
 """The lease is renewed when an association has lasted so long since the last time."""
-_NO_ASSOCIATION = frozenset(
-    {"PEER_UNREACHABLE", "PEER_TLS_FAILED", "PEER_REJECTED_ASSOCIATION", "CONTEXT_NOT_ACCEPTED"}
-)
-"""The destination, not the report, is the matter: all reports are of one SOP class and transfer syntax. A
-rejection that the destination calls permanent is one of them: many say so while they start, or while their AE
-table is edited. (A lost connection may be the report's doing.)"""
+_NO_ASSOCIATION = frozenset({"PEER_UNREACHABLE", "PEER_TLS_FAILED", "PEER_REJECTED_ASSOCIATION"})
+"""The destination, not the report, is the matter. A rejection that the destination calls permanent is one of
+them: many say so while they start, or while their AE table is edited. (A lost connection may be the report's
+doing.)"""
+_NOT_TAKEN = "CONTEXT_NOT_ACCEPTED"
+"""The destination takes nothing of this kind: other kinds go on."""
 _BATCH = 50
 """Reports an association at most."""
 _ADDED = 500
@@ -52,6 +54,18 @@ def add_missing(runtime: Runtime) -> None:
             row = DestinationRow(each.name, each.required)
             added = runtime.database.write(deliveries.add, row, _ADDED, kept)
             log.warning("deliveries_added", destination=each.name, reports=added)
+        _settle_documents(runtime, each)
+
+
+def _settle_documents(runtime: Runtime, destination: Destination) -> None:
+    """Send what was made for others and is wanted here too; end what is not wanted here any more."""
+    kinds = destination.document_kinds
+    if not runtime.database.read(documents.unsettled, destination.name, kinds, deliveries.MISSING_DAYS):
+        return
+    withdrawn = runtime.database.write(documents.withdraw, destination.name, kinds)
+    wanted = (destination.name, destination.required, kinds, deliveries.MISSING_DAYS)
+    added = runtime.database.write(documents.add_missing, *wanted)
+    log.warning("documents_settled", destination=destination.name, withdrawn=withdrawn, added=added)
 
 
 def deliver(runtime: Runtime, name: str) -> None:
@@ -99,7 +113,13 @@ def _send(
     settings = runtime.settings
     peer = peer_of(settings, destination, settings.timeout_s(destination))
     parcels = [
-        Parcel(each.id, runtime.spool.path(each.spool_path), each.sop_class_uid, each.sop_instance_uid)
+        Parcel(
+            each.id,
+            runtime.spool.path(each.spool_path),
+            each.sop_class_uid,
+            each.sop_instance_uid,
+            forms=forms_of(destination) if each.kind == "SR" else (),
+        )
         for each in due
         if _is_sound(runtime, destination, each)
     ]
@@ -109,10 +129,18 @@ def _send(
         return runtime.database.read(deliveries.is_sendable, delivery_id)
 
     renewed = time.monotonic()
-    for outcome in send(peer, parcels, stopping=runtime.stopping, wanted=wanted):
+    refused: set[str] = set()
+    in_form = partial(form_of, runtime, by_id)
+    for outcome in send(peer, parcels, stopping=runtime.stopping, wanted=wanted, in_form=in_form):
         if outcome.reason_code in _NO_ASSOCIATION:
             _postpone(runtime, destination, due, outcome)
             return False
+        kind = by_id[outcome.key].kind
+        if outcome.reason_code == _NOT_TAKEN:
+            if kind not in refused:
+                _postpone(runtime, destination, [each for each in due if each.kind == kind], outcome, kind)
+            refused.add(kind)
+            continue
         _record(runtime, destination, by_id[outcome.key], outcome)
         if runtime.stopping.is_set():
             return False
@@ -164,17 +192,27 @@ def _try_later(runtime: Runtime, delivery: DueDelivery, reason_code: str, detail
 
 
 def _postpone(
-    runtime: Runtime, destination: Destination, due: Sequence[DueDelivery], outcome: Outcome
+    runtime: Runtime,
+    destination: Destination,
+    due: Sequence[DueDelivery],
+    outcome: Outcome,
+    kind: str | None = None,
 ) -> None:
-    """Put off all that is due: the longer the oldest has waited, the longer until the next try."""
+    """Put off all that is due, or all of a kind: the longer the oldest has waited, the longer."""
     delay_s = _delay_s(runtime, min(each.created_at for each in due))
     code = outcome.reason_code or "PEER_UNREACHABLE"
     count = runtime.database.write(
-        deliveries.postpone, destination.name, reason_code=code, detail=outcome.detail, delay_s=delay_s
+        deliveries.postpone,
+        destination.name,
+        reason_code=code,
+        detail=outcome.detail,
+        delay_s=delay_s,
+        kind=kind,
     )
     log.warning(
-        "destination_unreachable",
+        "destination_unreachable" if kind is None else "objects_not_accepted",
         destination=destination.name,
+        kind=kind,
         reason_code=code,
         reports=count,
         retry_s=round(delay_s, 1),
@@ -197,8 +235,9 @@ def _record(runtime: Runtime, destination: Destination, delivery: DueDelivery, o
         "study_instance_uid": delivery.study_instance_uid,
     }
     if outcome.accepted:
-        runtime.database.write(deliveries.accepted, delivery.id, outcome.detail or None)
-        log.info("report_accepted", **fields)
+        sop = outcome.sop or (delivery.sop_class_uid, delivery.sop_instance_uid)
+        runtime.database.write(deliveries.accepted, delivery.id, outcome.detail or None, sop)
+        log.info("report_accepted", kind=delivery.kind, sop_class=UID(sop[0]).name, **fields)
         return
     if outcome.reason_code == "SPOOL_FILE_DAMAGED":
         # Its bytes were right a moment ago: the next look tells damage from a file that could not be opened.

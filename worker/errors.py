@@ -8,6 +8,7 @@
     │   ├── SchemaOutdatedError        the tables are older than the program
     │   └── SchemaTooNewError          the tables are newer than the program
     ├── ClaimLostError             another worker took the row over; the result is dropped
+    ├── MapsDifferError            the models, run again, come to another grade
     ├── BatchError
     │   ├── BatcherFullError           (retryable) the queue in front of the engine stayed full
     │   ├── BatcherClosedError         (retryable) the worker is shutting down
@@ -137,6 +138,10 @@ class BatchContractError(BatchError):
     def __init__(self, images: int, results: int) -> None:
         self.images, self.results = images, results
         super().__init__(f"the engine was given {images} images and returned {results} results")
+
+
+class MapsDifferError(WorkerError):
+    """Run again on the same photograph, the models come to another grade: their maps are not the result's."""
 
 
 class BrokerError(WorkerError):

@@ -11,11 +11,13 @@ import time
 from dataclasses import replace
 
 import structlog
+from pydicom.uid import SecondaryCaptureImageStorage
 
 from dicom_io.camera import CameraMatch
 from dicom_io.errors import DicomIoError, SpoolDamagedError, SpoolFullError, UnreadableObjectError
 from dicom_io.header import FundusHeader, decisive_content, read_header
 from dicom_io.listener import Caller, ReceivedObject, TurnedAway
+from dicom_io.report_content import SOFTWARE_NAME
 from dicom_io.spool import SpooledFile
 from worker.backlog import Backlog
 from worker.caller_policy import priority_of
@@ -69,6 +71,8 @@ class Intake:
         header = read_header(received.path)
         if header.sop_instance_uid != received.sop_instance_uid:
             raise MismatchError
+        if is_own_picture(header):
+            return self._own_picture(received, header)
         spooled = runtime.spool.place(received.path)
         try:
             recorded = store(runtime, header, spooled, received.caller, received.dimse_priority)
@@ -84,6 +88,27 @@ class Intake:
             outcome=str(recorded.outcome),
             instance=recorded.instance_id,
             ms=round((time.perf_counter() - started) * 1000, 1),
+        )
+        return SUCCESS
+
+    def _own_picture(self, received: ReceivedObject, header: FundusHeader) -> int:
+        """Leave out a lesion map that a router sent back: graded, it would make maps without end.
+
+        Its sender has nothing to mend, and whoever sent us a study has to hear that it arrived: success.
+        """
+        received.path.unlink(missing_ok=True)
+        detail = "a picture that this software made was sent back; it is no photograph and was not kept"
+        self._rejections.add(
+            TurnedAway(
+                "STORE",
+                "OWN_PICTURE",
+                received.caller,
+                SUCCESS,
+                header.sop_class_uid,
+                header.sop_instance_uid,
+                header.transfer_syntax_uid,
+                detail,
+            )
         )
         return SUCCESS
 
@@ -118,6 +143,11 @@ def _close(runtime: Runtime, association_id: str, outcome: str) -> None:
     for study_id, priority in closed:
         log.info("study_closed", study=study_id, by="association")
         runtime.dispatcher.wake(Job.REPORT, study_id, priority)
+
+
+def is_own_picture(header: FundusHeader) -> bool:
+    """Say whether an object is a lesion map of this software, of this installation or another."""
+    return header.sop_class_uid == SecondaryCaptureImageStorage and header.model_name == SOFTWARE_NAME
 
 
 class MismatchError(UnreadableObjectError):

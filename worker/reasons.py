@@ -238,7 +238,8 @@ _DELIVERIES = (
         Scope.DELIVERY,
         "CONTEXT_NOT_ACCEPTED",
         "The receiver does not accept objects of this kind or in this encoding.",
-        "A destination: enable Comprehensive 3D SR storage there. A sender: have it offer photographs as "
+        "A destination: enable storage of the kind that the detail names, or switch it off in its "
+        "[[destination]]. A sender: have it offer photographs as "
         "8-bit JPEG, JPEG-LS, JPEG 2000, RLE or uncompressed, and leave other objects out of its routing "
         "rule.",
     ),
@@ -266,6 +267,28 @@ _DELIVERIES = (
         "CONNECTION_LOST",
         "The connection was cut during the transfer.",
         "Check the network and the timeouts on both sides; the transfer is repeated.",
+    ),
+)
+
+_DOCUMENTS = (
+    _other(
+        Scope.DELIVERY,
+        "DOCUMENT_FAILED",
+        "The page or picture beside the report could not be made because of an error in this software.",
+        "See the log for `document_failed`; once the cause is gone, run `fundus-worker requeue --documents`. "
+        "The report itself is not held up.",
+    ),
+    _other(
+        Scope.DELIVERY,
+        "MAPS_DIFFER",
+        "The lesion maps were left out, because they could not be computed as they were for the grade.",
+        "Nothing to do for this study; if it happens often, let all processes run the same engine.",
+    ),
+    _other(
+        Scope.DELIVERY,
+        "REPORT_CHANGED",
+        "The study or the settings changed before this was made, and a newer report takes its place.",
+        "Nothing to do: the newer report has a page and pictures of its own.",
     ),
 )
 
@@ -382,6 +405,12 @@ _DOOR = (
     ),
     _other(
         Scope.DOOR,
+        "OWN_PICTURE",
+        "A lesion map that this software made was sent back to it.",
+        "Have the routing rule leave out objects of the model fundus-worker; nothing is lost.",
+    ),
+    _other(
+        Scope.DOOR,
         "NOT_ACKNOWLEDGED",
         "The object came in, but the connection was gone before it could be acknowledged.",
         "The sender has to send it again; sending twice does no harm.",
@@ -389,7 +418,11 @@ _DOOR = (
 )
 
 REASONS: Mapping[str, Reason] = MappingProxyType(
-    {each.code: each for group in (_OBJECTS, _IMAGES, _RESULTS, _DELIVERIES, _DOOR) for each in group}
+    {
+        each.code: each
+        for group in (_OBJECTS, _IMAGES, _RESULTS, _DELIVERIES, _DOCUMENTS, _DOOR)
+        for each in group
+    }
 )
 
 

@@ -7,6 +7,7 @@ States
     instance  RECEIVED -> ANALYSED | REFUSED
     study     OPEN <-> CLOSED, with `content_version` counting what changed in it
     report    PENDING -> WRITTEN -> SUPERSEDED
+    document  PENDING -> WRITTEN | FAILED | LEFT_OUT
     delivery  PENDING -> ACCEPTED -> COMMITTED | DEAD; SUPERSEDED when a newer revision replaced it unsent
 """
 
@@ -69,8 +70,26 @@ class ReportState(StrEnum):
     SUPERSEDED = "SUPERSEDED"
 
 
+class DocumentKind(StrEnum):
+    """What goes out beside a report, or in its place."""
+
+    PDF = "PDF"
+    OVERLAY = "OVERLAY"
+    SR = "SR"
+    """The report under a lesser SOP class, for destinations that do not take the first one."""
+
+
+class DocumentState(StrEnum):
+    """Where one document stands. LEFT_OUT: there is nothing that it could be made from, or for."""
+
+    PENDING = "PENDING"
+    WRITTEN = "WRITTEN"
+    FAILED = "FAILED"
+    LEFT_OUT = "LEFT_OUT"
+
+
 class DeliveryState(StrEnum):
-    """Where one report stands at one destination."""
+    """Where one report, or one document, stands at one destination."""
 
     PENDING = "PENDING"
     ACCEPTED = "ACCEPTED"
@@ -505,12 +524,49 @@ class EyeResult(Base):
     __table_args__ = (UniqueConstraint("report_id", "laterality", name="uq_eye_results_eye"),)
 
 
+class Document(Base):
+    """One object that goes out beside a revision of a report, with deliveries of its own."""
+
+    __tablename__ = "documents"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    report_id: Mapped[int] = mapped_column(ForeignKey("reports.id"), index=True)
+    kind: Mapped[str] = mapped_column(CODE)
+    sop_class_uid: Mapped[str] = mapped_column(UID)
+    sop_instance_uid: Mapped[str] = mapped_column(UID, unique=True)
+    series_instance_uid: Mapped[str] = mapped_column(UID)
+    source_uid: Mapped[str | None] = mapped_column(UID)
+    """SOP instance UID of the photograph that an overlay is of."""
+    source_frame: Mapped[int | None]
+    destinations: Mapped[list[Any]]
+    """[name, required] of each destination that gets it."""
+    state: Mapped[str] = mapped_column(CODE)
+    attempts: Mapped[int] = mapped_column(default=0)
+    due_at: Mapped[datetime]
+    reason_code: Mapped[str | None] = mapped_column(CODE)
+    reason_detail: Mapped[str | None] = mapped_column(String(200))
+    spool_path: Mapped[str | None] = mapped_column(String(200))
+    sha256: Mapped[str | None] = mapped_column(HASH)
+    created_at: Mapped[datetime]
+    written_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(
+            "ix_documents_pending",
+            "due_at",
+            sqlite_where=text("state = 'PENDING'"),
+            postgresql_where=text("state = 'PENDING'"),
+        ),
+    )
+
+
 class Delivery(Base):
-    """One report on its way to one destination."""
+    """One report, or one document that belongs to it, on its way to one destination."""
 
     __tablename__ = "deliveries"
     id: Mapped[int] = mapped_column(primary_key=True)
     report_id: Mapped[int] = mapped_column(ForeignKey("reports.id"))
+    document_id: Mapped[int | None] = mapped_column(ForeignKey("documents.id", name="fk_deliveries_document"))
+    """NULL: the report itself."""
     destination: Mapped[str] = mapped_column(String(64))
     required: Mapped[bool]
     state: Mapped[str] = mapped_column(CODE)
@@ -521,9 +577,29 @@ class Delivery(Base):
     created_at: Mapped[datetime]
     accepted_at: Mapped[datetime | None]
     committed_at: Mapped[datetime | None]
+    sop_class_uid: Mapped[str | None] = mapped_column(UID)
+    """Of the object that the destination accepted; with the next, what it holds."""
+    sop_instance_uid: Mapped[str | None] = mapped_column(UID)
 
     __table_args__ = (
-        UniqueConstraint("report_id", "destination", name="uq_deliveries_destination"),
+        Index("ix_deliveries_report_id", "report_id"),
+        Index("ix_deliveries_document_id", "document_id"),
+        Index(
+            "uq_deliveries_report",
+            "report_id",
+            "destination",
+            unique=True,
+            sqlite_where=text("document_id IS NULL"),
+            postgresql_where=text("document_id IS NULL"),
+        ),
+        Index(
+            "uq_deliveries_document",
+            "document_id",
+            "destination",
+            unique=True,
+            sqlite_where=text("document_id IS NOT NULL"),
+            postgresql_where=text("document_id IS NOT NULL"),
+        ),
         Index(
             "ix_deliveries_pending",
             "destination",

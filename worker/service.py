@@ -19,6 +19,7 @@ from dicom_io.listener import Listener
 from worker.analyse import analyse
 from worker.delivery import deliver
 from worker.dispatch import Dispatcher, Job, Key, LocalDispatcher, Run, SilentDispatcher
+from worker.documents import make_documents
 from worker.door_settings import (
     allowed_callers,
     caller_rules,
@@ -92,6 +93,7 @@ def run_job(runtime: Runtime) -> Run:
             analyse(runtime, int(key))
         elif job is Job.REPORT:
             report(runtime, int(key))
+            make_documents(runtime, int(key))
         else:
             deliver(runtime, str(key))
 

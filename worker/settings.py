@@ -19,13 +19,13 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from worker.settings_callers import CallerSettings, caller_problems
+from worker.settings_destinations import Destination
 from worker.settings_sections import (
     BatchingSettings,
     CameraPolicy,
     CameraSettings,
     DecoderSettings,
     DeliverySettings,
-    Destination,
     GradingSettings,
     JobSettings,
     ListenerSettings,

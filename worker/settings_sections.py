@@ -289,24 +289,3 @@ class RetentionSettings(Section):
         description="Days since a UID conflict was resolved after which the file set aside is removed; 0 is "
         "never.",
     )
-
-
-class Destination(Section):
-    """A DICOM node that gets every report."""
-
-    name: str = Field(
-        min_length=1, examples=["pacs"], description="Name in tables, logs and commands; unique."
-    )
-    ae_title: AeTitle = Field(examples=["PACS"], description="Its AE title.")
-    host: str = Field(min_length=1, examples=["127.0.0.1"], description="Its address.")
-    port: int = Field(ge=1, le=65535, examples=[11113], description="Its TCP port.")
-    required: bool = Field(
-        default=True, description="A study counts as delivered when all required ones have its report."
-    )
-    tls: bool = Field(default=False, description="Whether to speak TLS with it; needs [tls] ca_file.")
-    tls_check_name: bool = Field(
-        default=True, description="Whether its certificate has to be for `host`, as well as from the CA."
-    )
-    timeout_s: Seconds | None = Field(
-        default=None, examples=[30], description="Seconds to wait for it; default [delivery] timeout_s."
-    )

@@ -25,7 +25,7 @@ from worker.errors import DatabaseError
 from worker.intake import adopt, close_left
 from worker.runtime import Runtime
 from worker.spool_files import SpoolFiles
-from worker.store import deliveries, images, leases, processes, retention, studies
+from worker.store import deliveries, documents, images, leases, processes, retention, studies
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -65,6 +65,8 @@ def wake_due(runtime: Runtime) -> None:
     for instance_id, priority in _offer(runtime, Job.ANALYSE, images.due):
         dispatcher.wake(Job.ANALYSE, instance_id, priority)
     for study_id, priority in _offer(runtime, Job.REPORT, studies.unreported):
+        dispatcher.wake(Job.REPORT, study_id, priority)
+    for study_id, priority in _offer(runtime, Job.REPORT, documents.due_studies):
         dispatcher.wake(Job.REPORT, study_id, priority)
     if dispatcher.room(Job.DELIVER):
         for name in database.read(deliveries.due_destinations):

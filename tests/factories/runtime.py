@@ -37,6 +37,7 @@ _DUE = {
     "instances": ("due_at", "claim_expires_at"),
     "studies": ("close_due_at", "due_at", "claim_expires_at"),
     "deliveries": ("due_at",),
+    "documents": ("due_at",),
     "leases": ("expires_at",),
 }
 
@@ -266,12 +267,12 @@ class Pacs:
 
 
 @contextmanager
-def receiving_pacs(port: int = 0) -> Iterator[Pacs]:
-    """Run a PACS on a free loopback port."""
+def receiving_pacs(port: int = 0, classes: Sequence[str] = (Comprehensive3DSRStorage,)) -> Iterator[Pacs]:
+    """Run a PACS on a free loopback port that takes objects of these SOP classes."""
     pacs = Pacs()
     entity = AE(ae_title=pacs.ae_title)
-    for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
-        entity.add_supported_context(Comprehensive3DSRStorage, syntax)
+    for sop_class in classes:
+        entity.add_supported_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
     entity.add_supported_context("1.2.840.10008.1.1")
     handlers: list[Any] = [(evt.EVT_C_STORE, pacs.store), (evt.EVT_ACCEPTED, pacs.opened)]
     server: Any = entity.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)

@@ -316,9 +316,9 @@ def test_what_is_withheld_while_others_are_sent_is_not_sent_any_more(runtime: Ru
     _reported(runtime, studies=2)
     real = deliveries.accepted
 
-    def then_conflict(tx: Any, delivery_id: int, warning: str | None) -> bool:
+    def then_conflict(tx: Any, *accepted: Any) -> bool:
         tx.execute(text("UPDATE studies SET withheld_reason = 'PATIENT_CONFLICT'"))
-        return real(tx, delivery_id, warning)
+        return real(tx, *accepted)
 
     with patch.object(deliveries, "accepted", then_conflict):
         deliver(runtime, "pacs")

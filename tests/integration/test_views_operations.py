@@ -333,6 +333,9 @@ def test_deliveries_with_their_report(session: Session, rows: Rows) -> None:
         "bundle_id": "reference-1",
         "created_at": at(130),
         "delivery_id": delivery.id,
+        "kind": "SR",
+        "sop_class_uid": report.sop_class_uid,
+        "sop_instance_uid": report.sop_instance_uid,
     }
     columns = ("destination", "state", "attempts", "reason_code", "reason_detail", "accepted_at")
     assert only(found[1:], *columns) == [("archive", "PENDING", 2, "PEER_UNREACHABLE", "no answer", None)]

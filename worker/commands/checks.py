@@ -24,6 +24,7 @@ from models.bundle import Bundle
 from models.errors import ModelError
 from models.predictor import Predictor
 from worker import database as db
+from worker.commands.destinations import what_it_takes
 from worker.commands.options import os_problem, unbound
 from worker.commands.wording import size
 from worker.delivery import peer_of
@@ -253,7 +254,10 @@ def _broker(settings: Settings) -> str:
 
 def _destination(settings: Settings, destination: Destination) -> Finding:
     timeout_s = min(_ECHO_S, settings.timeout_s(destination))
-    answer = echo(peer_of(settings, destination, timeout_s))
+    peer = peer_of(settings, destination, timeout_s)
+    answer = echo(peer)
+    if answer.ok:
+        answer = what_it_takes(peer, destination)
     where = f"{destination.ae_title} at {destination.host}:{destination.port}"
     code = answer.detail.partition(":")[0].strip()
     remedy = "" if answer.ok or code not in REASONS else f" {REASONS[code].remedy}"

@@ -1,4 +1,4 @@
-"""`requeue`: give refused images, dead deliveries and images in conflict another chance."""
+"""`requeue`: give refused images, failed documents, dead deliveries and conflicts another chance."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ def requeue(  # noqa: PLR0917 - typer makes options of them, nobody passes them 
     config: ConfigOption = None,
     refused: Annotated[bool, typer.Option("--refused", help="Refused images: analyse them again.")] = False,
     dead: Annotated[bool, typer.Option("--dead", help="Dead deliveries: send them again.")] = False,
+    documents: Annotated[
+        bool, typer.Option("--documents", help="Pages and lesion maps that could not be made: make them.")
+    ] = False,
     conflict: Annotated[
         bool,
         typer.Option(
@@ -41,7 +44,7 @@ def requeue(  # noqa: PLR0917 - typer makes options of them, nobody passes them 
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many, change nothing.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Give refused images, dead deliveries and images in conflict another chance, with fresh attempts.
+    """Give what was refused, failed or is in conflict another chance, with fresh attempts.
 
     Examples, once the cause that `status` names is mended:
 
@@ -55,8 +58,9 @@ def requeue(  # noqa: PLR0917 - typer makes options of them, nobody passes them 
     conflict stays in quarantine; its sender has to send it under a SOP Instance UID of its own.
     """
     if conflict:
-        _check_conflict(others=refused or dead or bool(reason or destination), chosen=bool(image or study))
-    else:
+        others = refused or dead or documents or bool(reason or destination)
+        _check_conflict(others=others, chosen=bool(image or study))
+    elif refused or dead or not documents:
         _check_choice(refused=refused, dead=dead, images_by=reason or image, deliveries_by=destination)
     _check_reason(reason)
     settings = settings_of(config, quiet=True)
@@ -71,6 +75,8 @@ def requeue(  # noqa: PLR0917 - typer makes options of them, nobody passes them 
         done["conflict"] = _resolve(settings, study, image, dry_run)
     if refused:
         done["refused"] = _requeue_refused(settings, reason, study, image, dry_run)
+    if documents:
+        done["documents"] = _requeue_documents(settings, study, dry_run)
     left: Counter[str] = Counter()
     purged = 0
     if dead:
@@ -149,6 +155,15 @@ def _requeue_refused(
         return database.write(images.requeue, found, settings.study.report_deadline_s)
 
 
+def _requeue_documents(settings: Settings, study: str | None, dry_run: bool) -> int:
+    from worker.commands.looking import existing_database
+    from worker.store import documents
+
+    with existing_database(settings) as database:
+        found = database.read(documents.failed_ids, study)
+        return len(found) if dry_run or not found else database.write(documents.requeue, found)
+
+
 def _requeue_dead(
     settings: Settings, destination: str | None, study: str | None, known: Sequence[str], dry_run: bool
 ) -> tuple[int, Counter[str], int]:
@@ -180,6 +195,10 @@ def _show(done: dict[str, int], left: Counter[str], purged: int, dry_run: bool) 
         what = f"{many(count, 'refused image')} {would} be analysed again"
         stdout.print(
             what if count else "no refused image matches; `fundus-worker status` shows what there is"
+        )
+    if "documents" in done:
+        stdout.print(
+            f"{many(done['documents'], 'page or lesion map', 'pages and lesion maps')} {would} be made"
         )
     if "dead" in done:
         count = done["dead"]

@@ -23,6 +23,7 @@ _FAILURES = {
     "report_failing": "studies whose report fails again and again",
     "delivery_dead": "reports given up on",
     "delivery_overdue": "reports overdue",
+    "document_failed": "pages and lesion maps that could not be made",
 }
 _TOTALS = (
     ("images", "instances", ("ANALYSED", "REFUSED", "RECEIVED")),
@@ -129,6 +130,11 @@ def _show_destinations(destinations: list[dict[str, Any]], at: datetime) -> None
     for each in destinations:
         counts = f"{each['delivered']} delivered, {each['pending']} waiting, {each['dead']} given up"
         _line(f"  {each['destination']} ({each['address'] or 'not in the configuration'}): {counts}")
+        if each.get("forms"):
+            forms = ", ".join(f"{count} as {name}" for name, count in sorted(each["forms"].items()))
+            beside = each["documents_delivered"]
+            more = f"; {many(beside, 'page or picture', 'pages and pictures')} beside them" if beside else ""
+            _line(f"    current reports: {forms}{more}")
         if each.get("last_accepted_at"):
             _line(f"    last accepted {since(each['last_accepted_at'], at)}")
         if each["pending"] and each.get("reason_code"):
@@ -175,6 +181,8 @@ def _show_failures(groups: list[dict[str, Any]], failures: list[dict[str, Any]],
             _prose(
                 f"once mended: fundus-worker requeue --dead --destination {group['destination']}", indent=4
             )
+        if group["kind"] == "document_failed":
+            _prose("once mended: fundus-worker requeue --documents", indent=4)
         key = (group["kind"], group["reason_code"], group["destination"])
         same = [each for each in failures if (each["kind"], each["reason_code"], each["destination"]) == key]
         for each in same[:_EXAMPLES] if group["needs_person"] else ():

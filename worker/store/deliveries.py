@@ -6,21 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
-from worker.schema import Delivery, DeliveryState, Instance, Report, ReportState, Study, db_now
+from worker.schema import (
+    Delivery,
+    DeliveryState,
+    Document,
+    Instance,
+    Report,
+    ReportState,
+    Study,
+    db_now,
+)
 from worker.store import disposable, studies
 from worker.store.reports import DestinationRow, delivery_values
 
-_MISSING_DAYS = 7.0
+MISSING_DAYS = 7.0
 """A destination that is new gets the current reports of so many days."""
 
 
 @dataclass(frozen=True)
 class DueDelivery:
-    """A report that a destination should get now."""
+    """A report, or a document of one, that a destination should get now. `kind`: SR, PDF or OVERLAY."""
 
     id: int
     report_id: int
@@ -31,6 +40,10 @@ class DueDelivery:
     study_instance_uid: str
     attempts: int
     created_at: datetime
+    kind: str
+
+
+_KIND = func.coalesce(Document.kind, "SR")
 
 
 def _sendable(destination: str | None = None) -> ColumnElement[bool]:
@@ -57,15 +70,17 @@ def due(tx: Connection, destination: str, limit: int) -> list[DueDelivery]:
         select(
             Delivery.id,
             Delivery.report_id,
-            Report.spool_path,
-            Report.sha256,
-            Report.sop_class_uid,
-            Report.sop_instance_uid,
+            func.coalesce(Document.spool_path, Report.spool_path).label("spool_path"),
+            func.coalesce(Document.sha256, Report.sha256).label("sha256"),
+            func.coalesce(Document.sop_class_uid, Report.sop_class_uid).label("sop_class_uid"),
+            func.coalesce(Document.sop_instance_uid, Report.sop_instance_uid).label("sop_instance_uid"),
             Report.study_instance_uid,
             Delivery.attempts,
             Delivery.created_at,
+            _KIND.label("kind"),
         )
         .join(Report, Report.id == Delivery.report_id)
+        .outerjoin(Document, Document.id == Delivery.document_id)
         .where(_sendable(destination))
         .order_by(Delivery.due_at, Delivery.id)
         .limit(limit)
@@ -103,9 +118,13 @@ def missing(tx: Connection, destination: str, limit: int, kept_from: Sequence[st
         .where(other.study_id == Report.study_id)
     )
     has = exists(
-        select(Delivery.id).where(Delivery.report_id == Report.id, Delivery.destination == destination)
+        select(Delivery.id).where(
+            Delivery.report_id == Report.id,
+            Delivery.destination == destination,
+            Delivery.document_id.is_(None),
+        )
     )
-    recent = Report.written_at >= db_now(-_MISSING_DAYS * 86400)
+    recent = Report.written_at >= db_now(-MISSING_DAYS * 86400)
     there = disposable.kept(Report.spool_path)
     statement = select(Report.id).where(Report.state == ReportState.WRITTEN, recent, sent, ~has, there)
     if kept_from:
@@ -135,8 +154,13 @@ def _add(tx: Connection, report_id: int, destination: DestinationRow) -> bool:
     return True
 
 
-def accepted(tx: Connection, delivery_id: int, warning: str | None) -> bool:
-    """The destination has it. A warning status is kept as detail."""
+def accepted(
+    tx: Connection, delivery_id: int, warning: str | None, sop: tuple[str, str] | None = None
+) -> bool:
+    """The destination has it; a warning status is kept as detail.
+
+    `sop` is class and instance UID of what it took; None: those of the row.
+    """
     statement = update(Delivery).where(
         Delivery.id == delivery_id, Delivery.state.in_((DeliveryState.PENDING, DeliveryState.SUPERSEDED))
     )
@@ -146,6 +170,8 @@ def accepted(tx: Connection, delivery_id: int, warning: str | None) -> bool:
         "attempts": Delivery.attempts + 1,
         "reason_code": None,
         "reason_detail": None if warning is None else warning[:200],
+        "sop_class_uid": None if sop is None else sop[0],
+        "sop_instance_uid": None if sop is None else sop[1],
     }
     if not tx.execute(statement.values(values)).rowcount:
         return False
@@ -172,12 +198,26 @@ def failed(
     )
 
 
-def postpone(tx: Connection, destination: str, *, reason_code: str, detail: str, delay_s: float) -> int:
+def postpone(
+    tx: Connection,
+    destination: str,
+    *,
+    reason_code: str,
+    detail: str,
+    delay_s: float,
+    kind: str | None = None,
+) -> int:
     """Put off everything that is due for a destination that cannot be reached; return how many.
 
     In one statement, and together: the next look is one association again, however much has piled up.
+    `kind`: only what is of it, because the destination takes other kinds.
     """
     statement = update(Delivery).where(_sendable(destination))
+    if kind == "SR":
+        statement = statement.where(Delivery.document_id.is_(None))
+    elif kind is not None:
+        of_kind = select(Document.id).where(Document.kind == kind)
+        statement = statement.where(Delivery.document_id.in_(of_kind))
     values = {"due_at": db_now(delay_s), "reason_code": reason_code, "reason_detail": detail[:200]}
     return tx.execute(statement.values(values)).rowcount
 

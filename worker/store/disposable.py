@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    Subquery,
     and_,
     bindparam,
     case,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    union_all,
 )
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
@@ -29,6 +31,8 @@ from worker.schema import (
     AssociationStudy,
     Delivery,
     DeliveryState,
+    Document,
+    DocumentState,
     HeaderVersion,
     Instance,
     InstanceState,
@@ -130,7 +134,7 @@ def is_idle(tx: Connection, study_id: int) -> bool:
     return tx.scalar(_is_idle(), {"study": study_id}) is not None
 
 
-def kept(spool_path: InstrumentedAttribute[Any]) -> ColumnElement[bool]:
+def kept(spool_path: InstrumentedAttribute[Any] | ColumnElement[Any]) -> ColumnElement[bool]:
     """A condition on a column of paths: the file did not go."""
     return ~exists(select(Removal.id).where(Removal.spool_path == spool_path))
 
@@ -146,6 +150,8 @@ def _idle() -> ColumnElement[bool]:
     current = select(Report.id).where(
         Report.study_id == Study.id, Report.state == ReportState.WRITTEN, Report.sha256.is_not(None)
     )
+    unmade = select(Document.id).join(Report, Report.id == Document.report_id)
+    unmade = unmade.where(Report.study_id == Study.id, Document.state == DocumentState.PENDING)
     return and_(
         Study.state == StudyState.CLOSED,
         Study.reported_version >= Study.content_version,
@@ -154,6 +160,7 @@ def _idle() -> ColumnElement[bool]:
         ~exists(waiting.correlate(Study)),
         ~exists(connected.correlate(Study)),
         ~exists(pending),
+        ~exists(unmade.correlate(Study)),
         exists(current.correlate(Study)),
     )
 
@@ -211,13 +218,9 @@ def _is_idle() -> Select[Any]:
 def _source(kind: Kind) -> tuple[Any, Any, Any, Select[Any]]:
     """Columns of path, state and moment, and the tables that they come from."""
     if kind is Kind.REPORT:
-        reports = select(Report.id).select_from(Report).join(Study, Study.id == Report.study_id)
-        return (
-            Report.spool_path,
-            Report.state,
-            Report.written_at,
-            reports.where(Report.spool_path.is_not(None)),
-        )
+        files = _report_files()
+        reports = select(files.c.study_id).select_from(files).join(Study, Study.id == files.c.study_id)
+        return files.c.spool_path, files.c.state, files.c.written_at, reports
     if kind is Kind.QUARANTINE:
         aside = select(Quarantined.id).select_from(Quarantined)
         aside = aside.join(Instance, Instance.id == Quarantined.instance_id)
@@ -229,3 +232,16 @@ def _source(kind: Kind) -> tuple[Any, Any, Any, Select[Any]]:
     images = images.join(Instance, Instance.id == HeaderVersion.instance_id)
     images = images.join(Study, Study.id == Instance.study_id)
     return HeaderVersion.spool_path, Instance.state, HeaderVersion.received_at, images.where(~again)
+
+
+def _report_files() -> Subquery:
+    """Files of reports and of the documents that went out with them; they share the report's state."""
+    reports = select(Report.study_id, Report.spool_path, Report.state, Report.written_at)
+    beside = (
+        select(Report.study_id, Document.spool_path, Report.state, Document.written_at)
+        .select_from(Document)
+        .join(Report, Report.id == Document.report_id)
+    )
+    return union_all(
+        reports.where(Report.spool_path.is_not(None)), beside.where(Document.spool_path.is_not(None))
+    ).subquery("report_files")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from pydicom.uid import UID
 from sqlalchemy import ColumnElement, Connection, bindparam, false, func, select, text
 
 from worker.schema import (
@@ -107,8 +108,10 @@ def active_bundle(tx: Connection) -> dict[str, Any] | None:
 def destinations(tx: Connection) -> list[dict[str, Any]]:
     """Return where deliveries stand at each destination that any report was ever meant for.
 
-    `pending` wait, the first since `waiting_since`; the next attempt is at `next_attempt_at`, `reason_code`
-    says why the last one failed. `dead` counts current reports only: an old revision is nobody's concern.
+    `delivered` counts reports, `documents_delivered` what went beside them; `forms` says under which SOP
+    classes it holds how many current reports. `pending` wait, the first since `waiting_since`; the next
+    attempt is at `next_attempt_at`, `reason_code` says why the last one failed. `dead` counts current
+    reports only: an old revision is nobody's concern.
     """
     waits = Delivery.state == DeliveryState.PENDING
     arrived = Delivery.state.in_((DeliveryState.ACCEPTED, DeliveryState.COMMITTED))
@@ -116,7 +119,8 @@ def destinations(tx: Connection) -> list[dict[str, Any]]:
         select(
             Delivery.destination,
             func.count().filter(waits).label("pending"),
-            func.count().filter(arrived).label("delivered"),
+            func.count().filter(arrived, Delivery.document_id.is_(None)).label("delivered"),
+            func.count().filter(arrived, Delivery.document_id.is_not(None)).label("documents_delivered"),
             func.count().filter(_dead_letter()).label("dead"),
             func.min(Delivery.created_at).filter(waits).label("waiting_since"),
             func.min(Delivery.due_at).filter(waits).label("next_attempt_at"),
@@ -127,7 +131,22 @@ def destinations(tx: Connection) -> list[dict[str, Any]]:
         .group_by(Delivery.destination)
         .order_by(Delivery.destination)
     )
-    return _dicts(tx.execute(statement).all())
+    found = _dicts(tx.execute(statement).all())
+    for each in found:
+        each["forms"] = _forms(tx, each["destination"])
+    return found
+
+
+def _forms(tx: Connection, destination: str) -> dict[str, int]:
+    """How many current reports a destination holds under each SOP class, by the class's name."""
+    statement = (
+        select(Delivery.sop_class_uid, func.count())
+        .join(Report, Report.id == Delivery.report_id)
+        .where(Delivery.destination == destination, Delivery.document_id.is_(None))
+        .where(Delivery.sop_class_uid.is_not(None), Report.state == ReportState.WRITTEN)
+        .group_by(Delivery.sop_class_uid)
+    )
+    return {UID(str(name)).name: int(count) for name, count in tx.execute(statement)}
 
 
 def disk_history(tx: Connection, days: float) -> dict[str, Any]:

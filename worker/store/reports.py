@@ -24,7 +24,8 @@ from worker.schema import (
     ReportState,
     db_now,
 )
-from worker.store import studies
+from worker.store import documents, studies
+from worker.store.documents import PlannedDocument
 from worker.store.studies import StudyClaim
 
 
@@ -238,6 +239,11 @@ def by_id(tx: Connection, report_id: int) -> ReportRow:
     return _row(tx.execute(select(*_COLUMNS).where(Report.id == report_id)).one())
 
 
+def path_of(tx: Connection, sop_instance_uid: str) -> str | None:
+    """Return where the file of an image is, or was."""
+    return tx.scalar(select(Instance.spool_path).where(Instance.sop_instance_uid == sop_instance_uid))
+
+
 def begin(tx: Connection, claimed: StudyClaim, values: dict[str, Any], replaces: int | None) -> ReportRow:
     """Make the PENDING row of a revision; `replaces` is a PENDING row of an attempt that did not end.
 
@@ -271,8 +277,9 @@ def finish(
     sha256: str,
     eyes: Sequence[EyeRow],
     destinations: Sequence[DestinationRow],
+    planned: Sequence[PlannedDocument] = (),
 ) -> None:
-    """Make the revision the current one, with its eye results and deliveries, in one transaction.
+    """Make the revision the current one, with its eye results, deliveries and planned documents, at once.
 
     Raises:
         ClaimLostError: Somebody else took the study over, or something came in meanwhile that the report
@@ -296,6 +303,7 @@ def finish(
         tx.execute(insert(EyeResult).values(report_id=report.id, **asdict(eye)))
     for destination in destinations:
         tx.execute(insert(Delivery).values(delivery_values(report.id, destination)))
+    documents.plan(tx, report.id, planned)
 
 
 def delivery_values(report_id: int, destination: DestinationRow) -> dict[str, Any]:
@@ -365,3 +373,4 @@ def _supersede(tx: Connection, report_id: int) -> None:
         .where(Delivery.report_id == report_id, Delivery.state.in_(unsent))
         .values(state=DeliveryState.SUPERSEDED)
     )
+    documents.supersede(tx, report_id)

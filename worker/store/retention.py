@@ -13,7 +13,7 @@ from typing import Protocol
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from worker.schema import Delivery, Instance, Removal, Report, Study, db_now
+from worker.schema import Delivery, Document, Instance, Removal, Report, Study, db_now
 from worker.store import disposable
 from worker.store.disposable import Rule
 
@@ -100,9 +100,11 @@ def ended(tx: Connection, spool_paths: Sequence[str]) -> list[str]:
 
 
 def claimed_report_files(tx: Connection, spool_paths: Sequence[str]) -> set[str]:
-    """Return those of the paths that a report's row stands for, written or being written, and not removed."""
+    """Return those of the paths that a report's or a document's row stands for, and that were not removed."""
     uids = {path.rpartition("/")[2].removesuffix(".dcm"): path for path in spool_paths}
-    known = tx.scalars(select(Report.sop_instance_uid).where(Report.sop_instance_uid.in_(uids)))
+    known: set[str] = set()
+    for column in (Report.sop_instance_uid, Document.sop_instance_uid):
+        known |= set(tx.scalars(select(column).where(column.in_(uids))))
     return {uids[each] for each in known} - set(ended(tx, spool_paths))
 
 

@@ -127,7 +127,8 @@ def test_a_graded_eye_states_site_severity_verdict_and_probabilities() -> None:
     assert texts(right, "121106") == ["Two photographs disagree."]
     assert texts(right, "121077") == [
         "Right eye: severe non-proliferative retinopathy (ICDR grade 3 on the scale 0 to 4). Referable for "
-        "diabetic retinopathy. Not assessed: macular oedema, eye diseases other than diabetic retinopathy."
+        "diabetic retinopathy (referable means moderate or worse). Rests on 1 photograph. Not assessed: "
+        "macular oedema, eye diseases other than diabetic retinopathy."
     ]
     assert texts(left, "121077")[0].startswith("Left eye: no apparent retinopathy (ICDR grade 0")
     assert "Not referable" in texts(left, "121077")[0]
@@ -187,7 +188,10 @@ def test_a_withheld_eye_names_its_reason_and_nothing_that_could_be_taken_for_a_r
     assert texts(group, "WITHHELD") == [
         "The photograph is too dark or blurred to be graded. [UNGRADABLE_QUALITY]"
     ]
-    assert texts(group, "121077") == ["Left eye: no diabetic retinopathy grade is stated."]
+    assert texts(group, "121077") == [
+        "Left eye: no diabetic retinopathy grade is stated. Reason: The photograph is too dark or blurred to "
+        "be graded. This is not a negative result."
+    ]
     result_codes = {"121071", "276214006", "71490-7", "71491-5", "REFERABLE_DR", "122157", "111012"}
     assert not result_codes & {name(item) for item in items(group)}
 
@@ -209,7 +213,9 @@ def test_photographs_without_a_side_are_listed_with_reason_camera_and_reference(
         "Camera: topcon-nw400: known, but without a validated adapter; not adapted.",
     ]
     assert texts(report, "111001") == ["Diabetic retinopathy grading"]
-    assert texts(report, "121077") == ["No eye is reported: see the photographs below."]
+    assert texts(report, "121077") == [
+        "No eye is reported: see the photographs below. This is not a negative result."
+    ]
 
 
 def test_a_partial_report_says_so_in_its_flag_and_in_words() -> None:

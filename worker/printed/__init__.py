@@ -1,0 +1,1 @@
+"""The report as a page to read, and pictures with a key: what people look at without a viewer for SR."""
