@@ -406,8 +406,8 @@ class TestOtherPixels:
         run_to_report(runtime)
         offer(runtime, _fundus("1.2.3.4.1", grade=4, study_uid=OTHER_STUDY))
         run_to_report(runtime)
-        found = rows(runtime, "SELECT withheld_reason FROM studies")
-        assert [each["withheld_reason"] for each in found] == ["UID_CONFLICT"] * 2
+        withheld = rows(runtime, "SELECT withheld_reason FROM studies")
+        assert [each["withheld_reason"] for each in withheld] == ["UID_CONFLICT"] * 2
         # When a person decides, naming either
         found = runtime.database.read(
             lambda tx: conflicts(tx, sop_instance_uid=None, study_instance_uid=OTHER_STUDY)
