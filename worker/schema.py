@@ -395,8 +395,8 @@ class Quarantined(Base):
     received_at: Mapped[datetime]
     resolved_at: Mapped[datetime | None]
     """When a person decided that the first object counts; NULL: the conflict stands."""
-    study_id: Mapped[int | None] = mapped_column(ForeignKey("studies.id"), index=True)
-    """The study that this object names: its report would lack this image. NULL: received before 0004."""
+    study_id: Mapped[int | None] = mapped_column(index=True)
+    """The study that this object names: its report would lack this image. NULL: of earlier times, unknown."""
 
     __table_args__ = (UniqueConstraint("instance_id", "sha256", name="uq_quarantined_sha256"),)
 

@@ -1,7 +1,11 @@
-"""Odd headers over the wire: nothing accepted is lost, and every report is valid and names nobody wrongly."""
+"""Odd headers over the wire: nothing accepted is lost, and every report is valid and names nobody wrongly.
+
+Every report goes through dciodvfy; through PixelMed's validator four, or all with `FUNDUS_TEST_PIXELMED=1`.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +27,9 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.xdist_group("headers"),
 ]
+ALL = bool(os.environ.get("FUNDUS_TEST_PIXELMED"))
+"""PixelMed takes more than a second of one core a report; with this variable set it looks at every one."""
+VALIDATED = ("ISO 2022 IR 149", "UTF-8", "nobody's name and number", "no manufacturer")
 NUMBERS = {name: number for number, name in enumerate(CASES, start=1)}
 
 
@@ -97,8 +104,11 @@ def test_an_odd_header_has_its_answer_its_row_and_a_valid_report(run: Run, name:
 
 
 def test_pixelmed_finds_no_error(run: Run, tmp_path: Path) -> None:
-    answers = pixelmed([report.path for report in run.reports.values()], tmp_path)
-    assert len(answers) == sum(case.row[0] is not None for case in CASES.values())
+    reports = {name: run.reports.get(f"2.25.88.{number}.2") for name, number in NUMBERS.items()}
+    chosen = [report for name, report in reports.items() if report and (ALL or name in VALIDATED)]
+    assert len(chosen) >= len(VALIDATED)
+    answers = pixelmed([report.path for report in chosen], tmp_path)
+    assert len(answers) == len(chosen)
     for lines in answers.values():
         assert "IOD validation complete" in lines
         assert [line for line in lines if "Error" in line] == []

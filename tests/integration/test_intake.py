@@ -308,6 +308,55 @@ class TestSamePixelsOtherHeader:
         assert value(runtime, "SELECT laterality FROM findings") == "L"
 
 
+class TestLateRetry:
+    """The right eye over a first association, a correction to the left, and the right eye's bytes again."""
+
+    def _sent_again(self, runtime: Runtime, *, released: bool | None, first: int = 1) -> None:
+        right, left = _fundus(laterality="R"), _fundus(laterality="L")
+        offer(runtime, right, peer=caller(first))
+        if released is not None:
+            outcome = "RELEASED" if released else "CONNECTION_LOST"
+            Intake(runtime).association_closed(caller(first), outcome)
+        offer(runtime, left, peer=caller(2))
+        assert offer(runtime, right, peer=caller(3)) == 0
+        run_to_report(runtime)
+
+    @pytest.mark.parametrize(
+        ("released", "side"), [(True, "R"), (False, "L"), (None, "L")], ids=["released", "lost", "open"]
+    )
+    def test_a_sender_that_was_not_told_takes_nothing_back(
+        self, runtime: Runtime, released: bool | None, side: str
+    ) -> None:
+        self._sent_again(runtime, released=released)
+        assert value(runtime, "SELECT laterality FROM v_eye_results") == side
+
+    def test_sent_once_more_after_it_was_told_it_counts(self, runtime: Runtime) -> None:
+        self._sent_again(runtime, released=False)
+        Intake(runtime).association_closed(caller(3), "RELEASED")
+        offer(runtime, _fundus(laterality="R"), peer=caller(4))
+        run_to_report(runtime)
+        assert value(runtime, "SELECT laterality FROM v_eye_results") == "R"
+
+    def test_a_retry_that_came_before_the_correction_leaves_nothing_to_excuse(self, runtime: Runtime) -> None:
+        right = _fundus(laterality="R")
+        offer(runtime, right)
+        Intake(runtime).association_closed(caller(1), "ABORTED")
+        offer(runtime, right, peer=caller(5))
+        Intake(runtime).association_closed(caller(5), "RELEASED")
+        self._sent_again(runtime, released=True, first=6)
+        assert value(runtime, "SELECT laterality FROM v_eye_results") == "R"
+
+    def test_an_association_that_was_forgotten_was_long_ago(self, runtime: Runtime) -> None:
+        right = _fundus(laterality="R")
+        offer(runtime, right)
+        offer(runtime, _fundus(laterality="L"), peer=caller(2))
+        execute(runtime, "DELETE FROM association_studies")
+        execute(runtime, "DELETE FROM associations")
+        offer(runtime, right, peer=caller(3))
+        run_to_report(runtime)
+        assert value(runtime, "SELECT laterality FROM v_eye_results") == "R"
+
+
 class TestOtherPixels:
     def test_they_are_kept_aside_and_the_report_is_withheld(self, runtime: Runtime) -> None:
         # Given an image
@@ -349,6 +398,33 @@ class TestOtherPixels:
         # And the other one sent again changes nothing
         assert offer(runtime, dcmread(runtime.spool.path(aside["spool_path"]))) == 0
         assert value(runtime, "SELECT withheld_reason FROM studies") is None
+
+    def test_the_study_that_they_name_waits_for_that_person_too(self, runtime: Runtime) -> None:
+        # Given two studies, and other pixels that come for the one under a UID of the other
+        offer(runtime, _fundus("1.2.3.4.1", grade=0))
+        offer(runtime, _fundus("1.2.3.4.2", grade=0, study_uid=OTHER_STUDY))
+        run_to_report(runtime)
+        offer(runtime, _fundus("1.2.3.4.1", grade=4, study_uid=OTHER_STUDY))
+        run_to_report(runtime)
+        withheld = rows(runtime, "SELECT withheld_reason FROM studies")
+        assert [each["withheld_reason"] for each in withheld] == ["UID_CONFLICT"] * 2
+        # When a person decides, naming either
+        found = runtime.database.read(
+            lambda tx: conflicts(tx, sop_instance_uid=None, study_instance_uid=OTHER_STUDY)
+        )
+        assert runtime.database.write(keep_first, found, runtime.closing_policy) == 1
+        run_to_report(runtime)
+        # Then both are reported
+        waiting = "SELECT count(*) FROM studies WHERE reported_version < content_version"
+        assert value(runtime, waiting) == 0
+        assert rows(runtime, "SELECT * FROM v_failures") == []
+
+    def test_a_study_that_only_they_name_is_withheld_before_its_images_come(self, runtime: Runtime) -> None:
+        offer(runtime, _fundus(grade=0))
+        offer(runtime, _fundus(grade=4, study_uid=OTHER_STUDY))
+        offer(runtime, _fundus("1.2.3.4.2", grade=0, study_uid=OTHER_STUDY))
+        run_to_report(runtime)
+        assert value(runtime, "SELECT count(*) FROM reports") == 0
 
     def test_a_report_that_is_being_written_is_not_finished(self, runtime: Runtime) -> None:
         # Given a conflict that comes while the report is built

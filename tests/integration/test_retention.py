@@ -11,6 +11,7 @@ from unittest.mock import patch
 import pytest
 from factories.runtime import (
     analyse_all,
+    close_studies,
     execute,
     fundus_of_grade,
     make_runtime,
@@ -429,6 +430,34 @@ def test_files_of_abandoned_attempts_at_a_report_go(runtime: Runtime) -> None:
     assert (dict(removed.files), removed.size_bytes["LEFTOVER"]) == ({"LEFTOVER": 1}, 4)
     assert current.exists()
     assert runtime.spool.path("reports/1.9.2.dcm").exists()
+
+
+def test_the_file_of_a_pending_report_that_was_replaced_goes(runtime: Runtime) -> None:
+    # Given an attempt at a report that had its file, and was overtaken by a late image
+    offer(runtime, photograph())
+    analyse_all(runtime)
+    close_studies(runtime)
+    real = runtime.spool.write_durable
+
+    def meanwhile(path: str, data: bytes) -> None:
+        real(path, data)
+        offer(runtime, photograph(number=2))
+
+    with patch.object(runtime.spool, "write_durable", meanwhile):
+        report_all(runtime)
+    attempt = value(runtime, "SELECT sop_instance_uid FROM reports")
+    abandoned = runtime.spool.path(f"reports/{attempt}.dcm")
+    settle(runtime)
+    current = runtime.spool.path(value(runtime, "SELECT spool_path FROM reports"))
+    assert abandoned.exists()
+    assert abandoned != current
+    for path in (abandoned, current):
+        os.utime(path, (1, 1))
+    # When what nobody stands for is removed
+    remove_leftovers(runtime.database, runtime.spool, 0.0, Removed())
+    # Then it goes, and the report that took its place stays
+    assert not abandoned.exists()
+    assert current.exists()
 
 
 def test_the_sweep_goes_on_where_it_stopped(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,14 @@ def code_item(value: str, scheme: str = "SCT") -> Dataset:
     return item
 
 
+def region(code: str, modifier: str | None = None) -> list[Dataset]:
+    """Anatomic Region Sequence, with a modifier if one is given."""
+    item = code_item(code)
+    if modifier is not None:
+        item.AnatomicRegionModifierSequence = [code_item(modifier)]
+    return [item]
+
+
 @pytest.mark.parametrize(
     "transfer_syntax",
     [JPEGBaseline8Bit, ExplicitVRLittleEndian, ImplicitVRLittleEndian],
@@ -379,6 +387,11 @@ CONFLICT = LateralityReading(None, "LATERALITY_CONFLICT")
         ({"SharedFunctionalGroupsSequence": groups("L")}, (L,)),
         ({"SharedFunctionalGroupsSequence": groups("L"), "ImageLaterality": "R"}, (CONFLICT,)),
         ({"NumberOfFrames": 3, "ImageLaterality": "R"}, (R, R, R)),
+        ({"AnatomicRegionSequence": region("81745001", "7771000")}, (L,)),
+        ({"AnatomicRegionSequence": region("18944008")}, (R,)),
+        ({"AnatomicRegionSequence": region("81745001", "G-A100"), "Laterality": "R"}, (R,)),
+        ({"AnatomicRegionSequence": region("81745001", "7771000"), "Laterality": "R"}, (CONFLICT,)),
+        ({"AnatomicRegionSequence": region("81745001", "51440002"), "Laterality": "R"}, (UNKNOWN,)),
         ({"NumberOfFrames": 2, "PerFrameFunctionalGroupsSequence": groups("R", "L")}, (R, L)),
         ({"NumberOfFrames": 3, "PerFrameFunctionalGroupsSequence": groups("R", None)}, (R, UNKNOWN, UNKNOWN)),
         (
@@ -407,6 +420,34 @@ def test_laterality_of_each_frame(
     tmp_path: Path, attributes: dict[str, Any], expected: tuple[LateralityReading, ...]
 ) -> None:
     assert header_of(tmp_path, laterality=None, size=16, **attributes).laterality == expected
+
+
+def test_identifiers_that_cannot_be_decoded_are_told_apart(tmp_path: Path) -> None:
+    # Given two identifiers in bytes that the declared character set does not explain
+    contents = []
+    for name in ("王", "李"):
+        ds = make_fundus(size=16, patient_id="IDID", SpecificCharacterSet="ISO_IR 192")
+        contents.append(encoded(ds).replace(b"IDID", name.encode("gb18030") * 2))
+    headers = []
+    for content in contents:
+        (tmp_path / "a.dcm").write_bytes(content)
+        headers.append(read_header(tmp_path / "a.dcm"))
+    # Then they read the same, and are not
+    assert headers[0].patient_id == headers[1].patient_id
+    assert headers[0].patient != headers[1].patient
+
+
+def test_without_an_identifier_name_and_birth_date_tell_patients_apart(tmp_path: Path) -> None:
+    def context(**options: Any) -> str:
+        return header_of(tmp_path, size=16, **options).patient_context
+
+    nobody = {"patient_id": "", "patient_name": "", "PatientBirthDate": ""}
+    assert context(IssuerOfPatientID="HOSPITAL") == "HOSPITAL"
+    assert context(**nobody) == ""
+    one = context(patient_id="", patient_name="Doe^Jane", PatientBirthDate="19500101")
+    assert one == context(patient_id="", patient_name="Doe^Jane", PatientBirthDate="19500101")
+    assert one != context(patient_id="", patient_name="Doe^Jane", PatientBirthDate="19500102")
+    assert one != context(patient_id="", patient_name="Roe^Jane", PatientBirthDate="19500101")
 
 
 @pytest.mark.parametrize("keyword", ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"])

@@ -56,6 +56,8 @@ def test_a_legal_value_is_copied(keyword: str, value: str) -> None:
         ("PatientBirthDate", "1956-02-2"),
         ("PatientSex", "W"),
         ("StudyDate", "20260304-"),
+        ("StudyDate", "00010101"),
+        ("PatientName", "Doe^\u202eenaJ"),
         ("StudyTime", "2460"),
         ("StudyTime", "12:30:00"),
         ("AccessionNumber", "A" * 17),
@@ -104,6 +106,76 @@ def test_the_first_legal_value_counts_so_that_one_damaged_header_does_not_empty_
 def test_a_name_is_read_by_its_character_set(charset: str | list[str], patient_name: str) -> None:
     ds = header(patient_name=patient_name, SpecificCharacterSet=charset)
     assert patient_and_study([ds]).PatientName == patient_name
+
+
+@pytest.mark.parametrize(
+    "value", ["Gal·la^Pérez", "D\u00b4Angelo^Nuño", "Ζωή^Δ", "張偉A", "ﾔﾏﾀﾞ^ﾀﾛｳ", "Łódź^Ñ"]
+)
+def test_a_name_of_any_script_is_copied(value: str) -> None:
+    ds = header(patient_name=value, SpecificCharacterSet="ISO_IR 192")
+    assert patient_and_study([ds]).PatientName == value
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoded"),
+    [
+        ("ISO_IR 100", "Müller".encode()),
+        ("ISO_IR 100", "山田".encode()),
+        ("ISO_IR 100", "小东".encode("gb18030")),
+        ("ISO_IR 100", "홍길동".encode("euc_kr")),
+        ("GB18030", "Müller".encode("latin_1")),
+        ("GB18030", "MÜLLER".encode("latin_1")),
+    ],
+)
+def test_a_name_that_another_character_set_makes_nonsense_of_is_left_empty(
+    declared: str, encoded: bytes
+) -> None:
+    ds = header(SpecificCharacterSet=declared)
+    ds[0x00100010] = RawDataElement(Tag(0x00100010), "PN", len(encoded), encoded, 0, False, True)
+    assert patient_and_study([ds]).PatientName == ""
+
+
+@pytest.mark.parametrize(
+    ("keyword", "first", "second", "expected"),
+    [
+        ("PatientName", "Doe^Jane", "Roe^Mary", ""),
+        ("PatientName", "Doe^Jane", "DOE^JANE^^", "Doe^Jane"),
+        ("PatientName", "Doe^Jane=山", "Doe ^ Jane", "Doe^Jane=山"),
+        ("PatientName", "", "Roe^Mary", "Roe^Mary"),
+        ("PatientBirthDate", "19500101", "19500102", ""),
+        ("PatientSex", "F", "M", ""),
+        ("PatientSex", "F", "F", "F"),
+    ],
+)
+def test_headers_that_disagree_on_who_the_patient_is_leave_it_empty(
+    keyword: str, first: str, second: str, expected: str
+) -> None:
+    values: tuple[dict[str, Any], ...] = ({keyword: first}, {keyword: second})
+    declared = {"SpecificCharacterSet": "ISO_IR 192"}
+    evidence = [header(number, **declared, **value) for number, value in enumerate(values, start=1)]
+    assert str(patient_and_study(evidence)[keyword].value) == expected
+
+
+@pytest.mark.parametrize("spelling", ["ISO_IR 100", "ISO-IR 100", "ISO IR 100", "iso_ir 100", "ISO_IR_100"])
+def test_a_slip_in_the_name_of_a_character_set_is_understood(spelling: str) -> None:
+    ds = header()
+    ds.SpecificCharacterSet = spelling
+    ds[0x00100010] = RawDataElement(Tag(0x00100010), "PN", 6, b"M\xfcller", 0, False, True)
+    assert patient_and_study([ds]).PatientName == "Müller"
+
+
+def test_a_name_in_iso_2022_ir_58_is_read_without_its_escape_sequences() -> None:
+    encoded = b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab"
+    ds = header(SpecificCharacterSet=["", "ISO 2022 IR 58"])
+    ds[0x00100010] = RawDataElement(Tag(0x00100010), "PN", len(encoded), encoded, 0, False, True)
+    assert patient_and_study([ds]).PatientName == "Zhang^XiaoDong=张^小东"
+
+
+def test_ascii_needs_no_declaration_that_is_understood() -> None:
+    ds = header()
+    ds.SpecificCharacterSet = "ISO_IR 999"
+    found = patient_and_study([ds])
+    assert (found.PatientName, found.PatientID, found.StudyDate) == ("Doe^Jane", "PID0001", "20260304")
 
 
 def test_a_name_that_its_declared_character_set_cannot_explain_is_left_empty() -> None:

@@ -15,7 +15,7 @@ STATEMENTS = (
     "ALTER TABLE header_versions ADD COLUMN association_id VARCHAR(32)",
     "UPDATE header_versions SET association_id = "
     "(SELECT i.association_id FROM instances i WHERE i.id = header_versions.instance_id)",
-    "ALTER TABLE quarantined ADD COLUMN study_id INTEGER REFERENCES studies (id)",
+    "ALTER TABLE quarantined ADD COLUMN study_id INTEGER",
     "CREATE INDEX ix_quarantined_study_id ON quarantined (study_id)",
 )
 
