@@ -19,7 +19,6 @@ import math
 import socket
 import ssl
 import time
-import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -44,11 +43,13 @@ class Acceptor(Association):
         server: The server that took the connection.
         connection: The connected socket.
         remote: Host and port of the peer.
+        association_id: A random UUID, 32 hexadecimal digits.
 
     Attributes:
         association_id: A random UUID, 32 hexadecimal digits.
         remote_address: Host and port of the peer.
         serving: Whether a request is being answered.
+        is_admitted: Whether its request was counted as open before it was read.
         was_opened: Whether the association was ever established.
         tls_failure: Why the TLS handshake failed, None when it did not.
     """
@@ -56,14 +57,17 @@ class Acceptor(Association):
     dimse: Receiver
     dul: UpperLayer
 
-    def __init__(self, server: Server, connection: socket.socket, remote: tuple[str, int]) -> None:
+    def __init__(
+        self, server: Server, connection: socket.socket, remote: tuple[str, int], association_id: str
+    ) -> None:
         super().__init__(server.ae, MODE_ACCEPTOR)
         self.dul = UpperLayer(self, Pace(server.limits, server.ae.network_timeout or 60.0))
         self.dimse = Receiver(self, server, server.limits)
         self.acse_timeout = server.ae.acse_timeout
         self.network_timeout = server.ae.network_timeout
         self.remote_address = remote
-        self.association_id = uuid.uuid4().hex
+        self.association_id = association_id
+        self.is_admitted = False
         self.was_opened = False
         self.serving = False
         self.tls_failure: str | None = None
@@ -92,7 +96,7 @@ class Acceptor(Association):
     @property
     def negotiates_since(self) -> float:
         """When a connection began (monotonic seconds) that has no association yet; else infinity."""
-        return math.inf if self.was_opened or self.dul.breach is not None else self._began
+        return math.inf if self.was_opened or self.is_admitted else self._began
 
     @property
     def busy(self) -> bool:
@@ -113,8 +117,10 @@ class Acceptor(Association):
 
     @property
     def lags(self) -> bool:
-        """Whether the association waits for its peer, which has been idle or slow for some seconds."""
-        return self.is_established and not self.dimse.unanswered and self.dul.pace.lags()
+        """Whether a place is held by a peer that has been waited for: idle or slow for some seconds."""
+        return (
+            (self.is_established or self.is_admitted) and not self.dimse.unanswered and self.dul.pace.lags()
+        )
 
     def give_way(self) -> None:
         """End the connection at once, in favour of another one that has something to send."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from dicom_io.acceptor import Acceptor
@@ -9,6 +10,9 @@ from dicom_io.callers import Callers
 from dicom_io.limits import Gate, Limits, Peer
 from dicom_io.listener_events import Caller
 from dicom_io.refusals import CALLED_AE, CALLER_LIMIT, Refusal
+
+_LOOK_AGAIN_S = 0.05
+"""Where nobody gave way, nobody will for a moment: hundreds may ask meanwhile."""
 
 
 class Admission:
@@ -32,6 +36,7 @@ class Admission:
         self._callers = callers
         self._gate = Gate(limits)
         self._acceptors = acceptors
+        self._full_until = 0.0
 
     @property
     def open_associations(self) -> int:
@@ -64,12 +69,19 @@ class Admission:
 
     def _make_room(self, peer: Peer | None) -> bool:
         """End an association, of `peer` if one is given, that is idle or slow; False when all are busy."""
+        if peer is None and time.monotonic() < self._full_until:
+            return False
         for assoc in self._acceptors():
-            mine = peer is None or peer == caller_of(assoc).peer
             # Whoever takes it out of the count ends it: two that ask at once end two.
-            if mine and assoc.lags and self._gate.leave(assoc.association_id):
+            if (
+                assoc.lags
+                and (peer is None or peer == caller_of(assoc).peer)
+                and self._gate.leave(assoc.association_id)
+            ):
                 assoc.give_way()
                 return True
+        if peer is None:
+            self._full_until = time.monotonic() + _LOOK_AGAIN_S
         return False
 
 

@@ -235,6 +235,11 @@ class _Window:
     arrived: int = 0
 
 
+def request_is_too_long(length: int) -> bool:
+    """Whether a PDU of so many bytes is longer than a request for an association ever is."""
+    return length > _REQUEST_BYTES
+
+
 def require_pdu_length(length: int, *, established: bool) -> None:
     """Refuse a PDU before memory is taken for it.
 
@@ -247,6 +252,6 @@ def require_pdu_length(length: int, *, established: bool) -> None:
     """
     if established and length > _PDU_TOLERATED:
         raise Breach("PDU_TOO_LARGE", f"a PDU of {length} bytes, where {PDU_BYTES} were agreed on")
-    if not established and length > _REQUEST_BYTES:
+    if not established and request_is_too_long(length):
         detail = f"a PDU of {length} bytes before an association, where {_REQUEST_BYTES} are enough"
         raise Breach("PDU_TOO_LARGE", detail)

@@ -31,6 +31,7 @@ from dicom_io.incoming import (
 )
 from dicom_io.limits import PDU_BYTES, Limits
 from dicom_io.listener_events import Caller, ListenerEvents, ReceivedObject, TurnedAway
+from dicom_io.refusals import Refusal
 from dicom_io.server import Server
 from dicom_io.sop_classes import IMAGE_SOP_CLASSES, IMAGE_TRANSFER_SYNTAXES, UNCOMPRESSED, VERIFICATION
 from dicom_io.tally import Tally
@@ -106,6 +107,7 @@ class Listener:
             handlers,
             self._on_finished,
             limits=limits,
+            screen=self._screen,
             turned_away=self._tally.add,
             pressure=pressure,
             tls=tls,
@@ -170,11 +172,15 @@ class Listener:
         for thread in (*ending, *associations):
             thread.join(max(0.0, deadline - time.monotonic()))
 
+    def _screen(self, caller: Caller) -> Refusal | None:
+        """Why an association request is rejected before anything else of it is read."""
+        return self._admission.refusal(caller)
+
     def _on_requested(self, event: Any) -> None:
         """Reject an association request that is not wanted (PS3.8 section 9.3.4)."""
         assoc: Acceptor = event.assoc
         caller = caller_of(assoc)
-        refusal = self._admission.refusal(caller)
+        refusal = None if assoc.is_admitted else self._admission.refusal(caller)
         if refusal is None:
             assoc.dimse.limits = self._admission.limits_of(caller) or assoc.dimse.limits
             return

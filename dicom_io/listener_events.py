@@ -70,7 +70,7 @@ class TurnedAway:
         sop_instance_uid: SOP instance, where one was named.
         transfer_syntax_uid: Transfer syntax, the first one proposed for a CONTEXT.
         detail: One sentence for the log and for operations staff.
-        count: How many of them; more than one only for connections, `caller` is then one of the callers.
+        count: How many there were that are equal but for the connection; `caller` is then one of them.
     """
 
     kind: str

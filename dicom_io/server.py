@@ -1,17 +1,20 @@
 """The accepting side of a port: connections that say nothing cost a descriptor, the others two threads.
 
-Health checks and port scanners connect and hang up; a thread for each would take the processor from those
-who send. One thread watches all connections that have not sent a byte yet; what it has to tell of them is
-told by another one, so that nobody waits at the door while somebody's row is written.
+Health checks and port scanners connect and hang up, senders that found no place come again and again; threads
+for each would take the processor from those who send. One thread watches all connections that have not sent
+a byte yet, and rejects association requests that are not wanted; what it has to tell is told by another one,
+so that nobody waits at the door while somebody's row is written.
 """
 
 from __future__ import annotations
 
+import math
 import selectors
 import socket
 import ssl
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +27,9 @@ from pynetdicom.transport import AddressInformation
 from dicom_io.acceptor import Acceptor
 from dicom_io.errors import DicomIoError
 from dicom_io.limits import Limits
+from dicom_io.listener_events import Caller, TurnedAway
+from dicom_io.refusals import Refusal
+from dicom_io.screening import REQUEST_HEAD, reject, who_asks
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +39,8 @@ _AT_A_TIME = 64
 _POLL_S = 0.1
 _NEGOTIATION_S = 1.0
 """A connection that has not asked for its association for so long may have to make room."""
+_NEGOTIATING = 64
+"""Connections that have threads before it is known who they are: TLS, and requests that come in pieces."""
 
 Remote = tuple[str, int]
 
@@ -47,7 +55,9 @@ class Server:
         handlers: pynetdicom events and their handlers.
         finished: Called once for each connection that sent something, when it has ended.
         limits: What peers are granted.
-        turned_away: Called with reason, detail and peer of each other connection; must not block.
+        screen: Called with who asks for an association over a plain connection; why it is rejected, or None.
+            Who is not rejected is counted as open until its connection is `finished`.
+        turned_away: Called with each connection that never got threads; must not block.
         pressure: Why no object can be taken in now; None when one can.
         tls: For TLS; None for plain connections.
 
@@ -64,7 +74,8 @@ class Server:
         finished: Callable[[Acceptor], None],
         *,
         limits: Limits,
-        turned_away: Callable[[str, str, Remote], None],
+        screen: Callable[[Caller], Refusal | None],
+        turned_away: Callable[[TurnedAway], None],
         pressure: Callable[[], DicomIoError | None],
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -76,6 +87,7 @@ class Server:
         self.pressure = pressure
         self._tls = tls
         self._finished = finished
+        self._screen = screen
         self._turned_away = turned_away
         self._silent: dict[socket.socket, tuple[Remote, float]] = {}
         self._acceptors: set[Acceptor] = set()
@@ -159,7 +171,7 @@ class Server:
                 self._selector.register(connection, selectors.EVENT_READ)
             else:
                 connection.close()
-                self._turned_away("CONNECTION_LIMIT", "as many connections are open as are allowed", remote)
+                self._tell(_nobody(remote), "CONNECTION_LIMIT", "as many connections are open as are allowed")
 
     def _has_room(self) -> bool:
         """Whether one more connection may be open, perhaps in place of one that wants nothing yet."""
@@ -169,40 +181,57 @@ class Server:
             oldest = next(iter(self._silent))
             self._drop(oldest, "CONNECTION_LIMIT", "it said nothing while others waited for its place")
             return True
-        before = time.monotonic() - _NEGOTIATION_S
-        slow = [each for each in self.acceptors() if each.negotiates_since < before]
-        if not slow:
-            return False
-        min(slow, key=lambda each: each.negotiates_since).give_way()
-        return True
+        return False
+
+    def _may_negotiate(self) -> bool:
+        """Whether one more connection may have threads before it is known who it is."""
+        negotiating = [each for each in self.acceptors() if each.negotiates_since < math.inf]
+        if len(negotiating) < _NEGOTIATING:
+            return True
+        oldest = min(negotiating, key=lambda each: each.negotiates_since)
+        if oldest.negotiates_since < time.monotonic() - _NEGOTIATION_S:
+            oldest.give_way()
+        return False
 
     def _heard(self, connection: socket.socket) -> None:
         """Something came, or the peer hung up."""
         try:
-            speaks = bool(connection.recv(1, socket.MSG_PEEK))
+            said = connection.recv(REQUEST_HEAD, socket.MSG_PEEK)
         except BlockingIOError:
             return
         except OSError:
-            speaks = False
-        if not speaks:
+            said = b""
+        if not said:
             self._drop(connection, "CONNECTION_PROBE", "the connection ended without an association request")
             return
         self._selector.unregister(connection)
         remote, _ = self._silent.pop(connection)
+        caller = _nobody(remote)
         try:
-            self._begin(connection, remote)
+            asking = None if self._tls is not None else who_asks(said, caller)
+            if asking is not None and (refusal := self._screen(asking)) is not None:
+                reject(connection, refusal)
+                self._tell(asking, refusal.reason_code, refusal.detail, refusal.status)
+            elif asking is not None or self._may_negotiate():
+                self._begin(connection, asking or caller, admitted=asking is not None)
+            else:
+                connection.close()
+                self._tell(
+                    caller, "CONNECTION_LIMIT", "too many connections had not asked for an association"
+                )
         except Exception:  # whatever it was, the door stays open for others
             log.exception("connection_failed", host=remote[0])
             connection.close()
-            self._turned_away("CONNECTION_LOST", "the connection could not be served", remote)
+            self._tell(caller, "CONNECTION_LOST", "the connection could not be served")
 
-    def _begin(self, connection: socket.socket, remote: Remote) -> None:
+    def _begin(self, connection: socket.socket, caller: Caller, *, admitted: bool) -> None:
         """Start the threads of a connection; `connection` is closed by them."""
         connection.settimeout(self.ae.network_timeout)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._tls is not None:
             connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-        assoc = Acceptor(self, connection, remote)
+        assoc = Acceptor(self, connection, (caller.host, caller.port), caller.association_id)
+        assoc.is_admitted = admitted
         with self._lock:
             self._acceptors.add(assoc)
         try:
@@ -224,4 +253,13 @@ class Server:
         self._selector.unregister(connection)
         remote, _ = self._silent.pop(connection)
         connection.close()
-        self._turned_away(reason_code, detail, remote)
+        self._tell(_nobody(remote), reason_code, detail)
+
+    def _tell(self, caller: Caller, reason_code: str, detail: str, status: int | None = None) -> None:
+        kind = "CONNECTION" if status is None else "ASSOCIATION"
+        self._turned_away(TurnedAway(kind, reason_code, caller, status, detail=detail))
+
+
+def _nobody(remote: Remote) -> Caller:
+    """A peer that has not said who it is."""
+    return Caller(uuid.uuid4().hex, "", "", *remote)

@@ -1,25 +1,27 @@
-"""Connections that were turned away before it was known who they are: counted, and told a moment later.
+"""What was turned away by the thread that opens the door: counted, and told a moment later.
 
-Ten thousand probes would be ten thousand transactions otherwise, and the thread that opens the door would
-wait for each.
+Ten thousand probes would be ten thousand transactions otherwise, and everybody would wait for each.
 """
 
 from __future__ import annotations
 
 import threading
-import uuid
+import time
 from collections.abc import Callable
+from dataclasses import replace
 
-from dicom_io.listener_events import Caller, TurnedAway
+from dicom_io.listener_events import TurnedAway
 
 _EVERY_S = 0.25
-_HOSTS = 1000
-"""Hosts that are told apart within a moment."""
+_SHARE = 0.05
+"""Of the time that may be spent with telling: where that is slow, more is told together."""
+_KINDS = 1000
+"""What is told apart at a time."""
 _OTHERS = "(others)"
 
 
 class Tally:
-    """Counts by reason and host; tells on a thread of its own.
+    """Counts what is equal but for the connection; tells on a thread of its own.
 
     Args:
         tell: Called with each kind that was counted; may block, must not raise.
@@ -27,21 +29,22 @@ class Tally:
 
     def __init__(self, tell: Callable[[TurnedAway], None]) -> None:
         self._tell = tell
-        self._counts: dict[tuple[str, str, str], tuple[int, int]] = {}
+        self._counts: dict[tuple[object, ...], TurnedAway] = {}
         self._lock = threading.Lock()
         self._some = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="listener-tally", daemon=True)
 
-    def add(self, reason_code: str, detail: str, remote: tuple[str, int]) -> None:
-        """Count a connection; returns at once."""
-        host, port = remote
+    def add(self, rejection: TurnedAway) -> None:
+        """Count a rejection; returns at once."""
         with self._lock:
-            key = (reason_code, detail, host)
-            if key not in self._counts and len(self._counts) >= _HOSTS:
-                key = (reason_code, detail, _OTHERS)
-            count, _ = self._counts.get(key, (0, 0))
-            self._counts[key] = (count + 1, port)
+            key = _key(rejection)
+            if key not in self._counts and len(self._counts) >= _KINDS:
+                others = replace(rejection.caller, calling_ae="", called_ae="", host=_OTHERS)
+                rejection = replace(rejection, caller=others)
+                key = _key(rejection)
+            known = self._counts.get(key)
+            self._counts[key] = rejection if known is None else replace(known, count=known.count + 1)
         self._some.set()
 
     def start(self) -> None:
@@ -58,16 +61,31 @@ class Tally:
             self._flush()
 
     def _run(self) -> None:
+        pause_s = _EVERY_S
         while not self._stopping.is_set():
             self._some.wait()
-            self._stopping.wait(_EVERY_S)
+            self._stopping.wait(pause_s)
+            began = time.monotonic()
             self._flush()
+            pause_s = max(_EVERY_S, (time.monotonic() - began) / _SHARE)
         self._flush()
 
     def _flush(self) -> None:
         with self._lock:
             counts, self._counts = self._counts, {}
             self._some.clear()
-        for (reason_code, detail, host), (count, port) in counts.items():
-            caller = Caller(uuid.uuid4().hex, "", "", host, port)
-            self._tell(TurnedAway("CONNECTION", reason_code, caller, detail=detail, count=count))
+        for rejection in counts.values():
+            self._tell(rejection)
+
+
+def _key(rejection: TurnedAway) -> tuple[object, ...]:
+    caller = rejection.caller
+    return (
+        rejection.kind,
+        rejection.reason_code,
+        rejection.status,
+        rejection.detail,
+        caller.calling_ae,
+        caller.called_ae,
+        caller.host,
+    )

@@ -65,7 +65,13 @@ class Rejections:
                 "rejection_not_recorded", reason_code=row.reason_code, detail=row.detail, error=str(error)
             )
         tell = log.info if expected else log.warning
-        tell("turned_away", kind=row.kind, reason_code=row.reason_code, calling_ae=row.calling_ae)
+        tell(
+            "turned_away",
+            kind=row.kind,
+            reason_code=row.reason_code,
+            calling_ae=row.calling_ae,
+            count=row.count,
+        )
 
 
 def _summary(refused: list[TurnedAway], stored: int) -> RejectionRow:

@@ -66,8 +66,13 @@ class Crowd:
     plan: CrowdPlan
     counts: Counter[str] = field(default_factory=Counter)
 
-    def run(self, stop: Event, tired: Event) -> dict[str, int]:
-        """Press on until `stop`; set `tired` when all probes are made. Returns what became of whom.
+    def run(self, begun: Event, stop: Event, tired: Event) -> dict[str, int]:
+        """Press on until `stop`. Returns what became of whom.
+
+        Args:
+            begun: Set when everybody has asked for an association and had an answer.
+            stop: Asks it to end.
+            tired: Set when all probes are made.
 
         Returns:
             `probes`; `accepted` and `rejected` associations; `ended` after they were accepted, `unanswered`:
@@ -86,6 +91,8 @@ class Crowd:
                     if peer.due <= now:
                         self._act(selector, peer, now)
                 self._probe(int((now - started) * self.plan.probes_per_s))
+                if sum(self.counts[each] for each in ("accepted", "rejected", "unanswered")) >= len(peers):
+                    begun.set()
                 if self.counts["probes"] >= self.plan.probes:
                     tired.set()
             for peer in peers:
@@ -173,5 +180,4 @@ def pressing(address: tuple[str, int], plan: CrowdPlan) -> Iterator[Pressing]:
 
 
 def _press(crowd: Crowd, begun: Event, stop: Event, tired: Event, told: Any) -> None:
-    begun.set()
-    told.put(crowd.run(stop, tired))
+    told.put(crowd.run(begun, stop, tired))

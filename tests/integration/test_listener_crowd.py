@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from factories.dicom import make_fundus
-from factories.door import Wire, store_pdus
+from factories.door import Wire, associate_rq, store_pdus
 from factories.listening import listening, wait_until
 
 from dicom_io.callers import CallerRule
@@ -92,6 +92,33 @@ def test_requests_beyond_the_one_that_is_answered_wait_at_the_sender(tmp_path: P
 
     assert recorder.rejections == []
     assert len(recorder.stored) == 20
+
+
+def test_a_request_that_never_ends_keeps_nobody_out(tmp_path: Path) -> None:
+    with (
+        listening(tmp_path, limits=Limits(associations=1)) as (listener, recorder),
+        wire(listener.port, "HALF") as half,
+        wire(listener.port) as whole,
+    ):
+        half.socket.sendall(associate_rq("HALF")[:80])
+        wait_until(lambda: any(each.lags for each in listener._server.acceptors()))
+
+        assert whole.associate()
+        wait_until(lambda: recorder.rejections)
+        assert (recorder.rejections[0].kind, recorder.rejections[0].reason_code) == ("CONNECTION", "GAVE_WAY")
+
+
+def test_who_is_rejected_takes_no_thread_and_counts_in_one_row(tmp_path: Path) -> None:
+    with listening(tmp_path, allowed_callers=("OTHER",)) as (listener, recorder):
+        before = threading.active_count()
+        for _ in range(100):
+            with wire(listener.port) as opened:
+                assert not opened.associate()
+        wait_until(lambda: recorder.turned_away_count == 100)
+
+        assert threading.active_count() == before
+        assert len(recorder.rejections) < 100
+        assert {each.status for each in recorder.rejections} == {0x010103}
 
 
 def test_two_that_ask_at_once_are_both_made_room_for(tmp_path: Path) -> None:
@@ -179,4 +206,5 @@ def test_a_caller_has_limits_of_its_own(tmp_path: Path) -> None:
             each.push(ds)
         assert [limited.answer(), other.answer()] == [0xC212, 0]
 
-    assert [each.reason_code for each in recorder.rejections][:2] == ["CALLER_LIMIT", "OBJECT_TOO_LARGE"]
+    reasons = {each.reason_code for each in recorder.of_kind("ASSOCIATION") + recorder.of_kind("STORE")}
+    assert reasons >= {"CALLER_LIMIT", "OBJECT_TOO_LARGE"}
