@@ -11,7 +11,7 @@
     ├── SpoolFullError             OUT_OF_RESOURCES      0xA700, retryable
     ├── BacklogError               BACKLOG_LIMIT         0xA700, retryable
     ├── ObjectTooLargeError        OBJECT_TOO_LARGE      0xC212
-    ├── SpoolDamagedError          SPOOL_FILE_DAMAGED
+    ├── SpoolDamagedError          SPOOL_FILE_DAMAGED    0xA700
     ├── CameraRulesError           INTERNAL_ERROR        (configuration)
     └── ReportBuildError           INTERNAL_ERROR
 
@@ -110,9 +110,13 @@ class ObjectTooLargeError(DicomIoError):
 
 
 class SpoolDamagedError(DicomIoError):
-    """A file of the spool is missing, or its bytes are not those that were acknowledged."""
+    """A file of the spool is missing, or its bytes are not those that were acknowledged.
+
+    To a sender (status 0xA700): our copy went while the same object came again; the next attempt succeeds.
+    """
 
     reason_code = "SPOOL_FILE_DAMAGED"
+    status = 0xA700
 
 
 class CameraRulesError(DicomIoError):
