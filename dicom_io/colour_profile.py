@@ -144,7 +144,8 @@ def _encoded() -> Rgb:
     """The bytes in sRGB of evenly spaced linear light (IEC 61966-2-1)."""
     light = np.arange(_STEPS + 1) / _STEPS
     curve = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.rint(curve * 255).astype(np.uint8)
+    encoded: Rgb = np.rint(curve * 255).astype(np.uint8)
+    return encoded
 
 
 _ENCODED = _encoded()
