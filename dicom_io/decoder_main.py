@@ -19,6 +19,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from dicom_io.codecs import RgbFrame, decode_frame
@@ -135,7 +136,8 @@ def _limit(memory_mb: int) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_FSIZE, (3 * MAXIMUM_PIXELS, 3 * MAXIMUM_PIXELS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _SACRIFICE.write_text("1000")
+    with suppress(OSError):  # where /proc cannot be written, the kernel chooses by itself
+        _SACRIFICE.write_text("1000")
     return limit
 
 

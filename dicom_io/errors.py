@@ -6,6 +6,7 @@
     ├── UnreadableObjectError      UNREADABLE_OBJECT     0xC210
     ├── IdentifierMissingError     IDENTIFIER_MISSING    0xA900
     ├── RefusedPixelsError         the reason is given by the raiser
+    ├── ColourProfileError         INTERNAL_ERROR        (said in the log, never a refusal)
     ├── DecoderLostError           INTERNAL_ERROR        retryable
     ├── DecoderPoolClosedError     INTERNAL_ERROR        retryable
     ├── SpoolFullError             OUT_OF_RESOURCES      0xA700, retryable
@@ -62,6 +63,10 @@ class RefusedPixelsError(DicomIoError):
         super().__init__(f"{reason_code}: {detail}")
         self.reason_code = reason_code
         self.detail = detail
+
+
+class ColourProfileError(DicomIoError):
+    """An ICC profile cannot be applied; the picture is taken as it is, and that is said."""
 
 
 class DecoderLostError(DicomIoError):

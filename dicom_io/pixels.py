@@ -10,18 +10,30 @@ from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
+import structlog
 from pydicom.encaps import generate_frames
 from pydicom.uid import UID
 
 from dicom_io.codecs import CODECS, RgbFrame, Samples, decode_frame, finished, without_unused_bits
 from dicom_io.colour_model import expand_422, ybr_to_rgb
+from dicom_io.colour_profile import ColourProfile, read_profile
 from dicom_io.dataset import ParsedObject, parse_object
-from dicom_io.errors import RefusedPixelsError, UnreadableObjectError
-from dicom_io.frame_layout import LAYOUT_TAGS, MAXIMUM_PIXELS, UNCOMPRESSED, FrameLayout, read_layout
+from dicom_io.elements import raw_bytes
+from dicom_io.errors import ColourProfileError, RefusedPixelsError, UnreadableObjectError
+from dicom_io.frame_layout import (
+    ICC_PROFILE,
+    LAYOUT_TAGS,
+    MAXIMUM_PIXELS,
+    UNCOMPRESSED,
+    FrameLayout,
+    read_layout,
+)
 from dicom_io.header import FundusHeader
 from dicom_io.sequences import UNDEFINED_LENGTH
 
 __all__ = ["MAXIMUM_PIXELS", "Decode", "RgbFrame", "frames"]
+
+log = structlog.get_logger(__name__)
 
 Decode = Callable[[bytes, FrameLayout], RgbFrame]
 """Decodes one compressed frame: `codecs.decode_frame`, or `DecoderPool.decode` of the same contract."""
@@ -55,11 +67,29 @@ def frames(
     element = parsed.pixel_element()
     if element is None or element[1] == 0:
         raise RefusedPixelsError("PIXELS_MISSING", "the object has no pixel data")
+    profile = _profile(parsed, header)
+    for frame in _decoded(parsed, layout, element, decode):
+        yield frame if profile is None else profile.to_srgb(frame)
+
+
+def _profile(parsed: ParsedObject, header: FundusHeader | None) -> ColourProfile | None:
+    """Conversion to sRGB by the ICC profile; None without one, and with one that cannot be applied."""
+    try:
+        return read_profile(raw_bytes(parsed.dataset, ICC_PROFILE))
+    except ColourProfileError as error:
+        uid = None if header is None else header.sop_instance_uid
+        log.warning("colour_profile_not_applied", sop_instance_uid=uid, detail=str(error))
+        return None
+
+
+def _decoded(
+    parsed: ParsedObject, layout: FrameLayout, element: tuple[bytes, int], decode: Decode
+) -> Iterator[RgbFrame]:
+    """Frames in the colours of the camera."""
     if layout.transfer_syntax_uid in CODECS:
-        yield from _compressed_frames(parsed, layout, decode)
-    else:
-        swapped = layout.bits_allocated == 8 and not parsed.little_endian and element[0][4:6] == b"OW"
-        yield from _raw_frames(_in_order(parsed) if swapped else parsed, layout, element[1])
+        return _compressed_frames(parsed, layout, decode)
+    swapped = layout.bits_allocated == 8 and not parsed.little_endian and element[0][4:6] == b"OW"
+    return _raw_frames(_in_order(parsed) if swapped else parsed, layout, element[1])
 
 
 def _compressed_frames(parsed: ParsedObject, layout: FrameLayout, decode: Decode) -> Iterator[RgbFrame]:

@@ -15,6 +15,7 @@ from dicom_io.camera import CameraMatch
 from dicom_io.errors import DecoderPoolClosedError, DicomIoError, RefusedPixelsError
 from dicom_io.header import FundusHeader, colour_refusal, read_header
 from dicom_io.pixels import frames
+from models.annotation import text_in_field
 from models.errors import NoFieldOfViewError
 from models.predictor import Prediction
 from models.preprocess import Prepared, prepare
@@ -139,6 +140,7 @@ class _Frame:
     """What is known of a frame beside its prediction; its pixels are left to the engine's queue."""
 
     number: int
+    has_text: bool
     field_fraction: float
     mean_rgb: tuple[float, float, float]
     decode_ms: float
@@ -201,7 +203,14 @@ def _frames(
 
 
 def _measured(number: int, prepared: Prepared, decode_s: float, prepare_s: float) -> _Frame:
-    return _Frame(number, prepared.field.fraction, prepared.mean_rgb, decode_s * 1000, prepare_s * 1000)
+    return _Frame(
+        number=number,
+        has_text=text_in_field(prepared.tensor),
+        field_fraction=prepared.field.fraction,
+        mean_rgb=prepared.mean_rgb,
+        decode_ms=decode_s * 1000,
+        prepare_ms=prepare_s * 1000,
+    )
 
 
 def _finding(
@@ -215,6 +224,8 @@ def _finding(
 ) -> FrameFinding:
     """Put the prediction into its row; an ungradable picture has no grade at all."""
     gradable = prediction.gradable
+    withheld = frame.has_text and runtime.settings.camera.text_in_field == "withhold"
+    reason_code = verdict.reason_code or ("TEXT_IN_FIELD" if withheld else None)
     red, green, blue = frame.mean_rgb
     return FrameFinding(
         frame_number=frame.number,
@@ -227,7 +238,7 @@ def _finding(
         certainty=prediction.certainty if gradable else None,
         quality=prediction.quality,
         probabilities=list(prediction.probabilities) if gradable else None,
-        reason_code=verdict.reason_code if gradable else "UNGRADABLE_QUALITY",
+        reason_code=reason_code if gradable else "UNGRADABLE_QUALITY",
         engine=runtime.engine_name,
         field_fraction=frame.field_fraction,
         mean_red=red,

@@ -169,6 +169,12 @@ _IMAGES = (
         "Change [camera] wide_field, or add the camera to opt_in, if such pictures should be analysed.",
     ),
     _image(
+        "TEXT_IN_FIELD",
+        "Text or a drawing lies over the retina in this picture.",
+        "Have the camera or PACS send the picture without it; text beside the retina does no harm. [camera] "
+        "text_in_field = classify has such pictures reported all the same.",
+    ),
+    _image(
         "LATERALITY_UNKNOWN",
         "The image does not say whether it shows the right or the left eye.",
         "Have the side entered at the camera (Image Laterality, 0020,0062) and send the image again.",

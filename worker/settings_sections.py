@@ -143,6 +143,10 @@ class CameraSettings(Section):
         default="withhold", description="A camera that no rule names; same choices."
     )
     wide_field: CameraPolicy = Field(default="withhold", description="Wide-field images; same choices.")
+    text_in_field: Literal["withhold", "classify"] = Field(
+        default="withhold",
+        description="Images with text over the retina. withhold: graded in SQL, not in the report.",
+    )
     opt_in: tuple[str, ...] = Field(
         default=(), description="Camera keys that may be reported in spite of the above."
     )

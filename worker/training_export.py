@@ -26,8 +26,8 @@ _DAMAGED = "SPOOL_FILE_DAMAGED"
 _UNFINISHED = "IMAGE_UNFINISHED"
 _IN_DOUBT = frozenset(("UNGRADABLE_QUALITY", _UNFINISHED))
 """Findings that a person may overrule with --include-ungradable."""
-_OF_ANOTHER_KIND = frozenset(("NOT_COLOUR", "NOT_A_FUNDUS_PHOTOGRAPH"))
-"""Findings that nobody overrules: such a picture teaches an adapter nothing about the camera's style."""
+_OF_ANOTHER_KIND = frozenset(("NOT_COLOUR", "NOT_A_FUNDUS_PHOTOGRAPH", "TEXT_IN_FIELD"))
+"""Findings that nobody overrules: no lesson about the camera's style, or text that may name the patient."""
 
 
 class _KeptBackError(Exception):

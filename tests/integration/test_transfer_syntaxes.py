@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from factories.bundle import GREEN_FOR_GRADE
@@ -50,6 +51,23 @@ def picture(size: int = 128) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 RGB = picture()
+
+
+def over_the_retina() -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """With two lines of text in the disc."""
+    drawn = RGB.copy()
+    for row in (58, 74):
+        cv2.putText(drawn, "12:31:59", (30, row), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1)
+    return drawn
+
+
+def beside_the_retina() -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """With text in a corner of the frame."""
+    drawn = RGB.copy()
+    cv2.putText(drawn, "OD", (0, 10), cv2.FONT_HERSHEY_SIMPLEX, 0.3, (255, 255, 255), 1)
+    return drawn
+
+
 DEEP: dict[str, Any] = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11}
 
 
@@ -156,6 +174,8 @@ CASES = {
         BY_PYNETDICOM,
         "WIDE_FIELD_NOT_VALIDATED",
     ),
+    "text": Case(plainly(lambda: raw(over_the_retina())), "-xe", "TEXT_IN_FIELD"),
+    "text_beside": Case(plainly(lambda: raw(beside_the_retina(), BurnedInAnnotation="YES")), "-xe"),
     "deep_jpeg_lossless": Case(dcmtk("dcmcjpeg", "+e1", deep), "-xs", "UNSUPPORTED_TRANSFER_SYNTAX"),
     "truncated": Case(
         plainly(lambda: coded(as_j2k(RGB)[:900], JPEG2000Lossless)), "-xv", "PIXELS_UNREADABLE"
@@ -234,7 +254,7 @@ def test_every_transfer_syntax_ends_in_a_finding_or_in_its_named_refusal(runtime
 
     expected = CASES[name].expected
     assert outcome["reason_code"] == expected
-    analysed = expected in (None, "WIDE_FIELD_NOT_VALIDATED")
+    analysed = expected in (None, "WIDE_FIELD_NOT_VALIDATED", "TEXT_IN_FIELD")
     assert outcome["grade"] == (GRADE if analysed else None)
 
 
