@@ -10,6 +10,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from factories.runtime import (
+    CALLER,
     Pacs,
     close_studies,
     deliver_all,
@@ -18,6 +19,7 @@ from factories.runtime import (
     let_time_pass,
     make_runtime,
     offer,
+    past,
     receiving_pacs,
     report_all,
     rows,
@@ -30,6 +32,8 @@ from pydicom.uid import Comprehensive3DSRStorage, EncapsulatedPDFStorage, Second
 
 from worker.dispatch import Job
 from worker.documents import make_documents
+from worker.intake import Intake
+from worker.retention import retain
 from worker.runtime import Runtime
 from worker.store import documents
 from worker.sweep import sweep, wake_due
@@ -288,3 +292,21 @@ def test_our_own_picture_that_is_routed_back_to_us_is_no_photograph(runtime: Run
     assert value(runtime, "SELECT state FROM studies") == "CLOSED"
     assert list(runtime.spool.incoming.iterdir()) == []
     assert value(runtime, "SELECT reason_code FROM v_rejections") == "OWN_PICTURE"
+
+
+def test_files_beside_the_report_go_when_the_reports_go_and_photographs_wait_for_them(tmp_path: Path) -> None:
+    keep = {"images_days": 0.5, "reports_days": 0.5}
+    runtime = make_runtime(tmp_path, destination=[DESTINATION], retention=keep)
+    study(runtime, (3,))
+    Intake(runtime).association_closed(CALLER, "RELEASED")
+    execute(runtime, "UPDATE deliveries SET state = 'ACCEPTED'")
+    for table, column in (("header_versions", "received_at"), ("reports", "written_at")):
+        past(runtime, table, column)
+    # While a page is to be made, nothing goes
+    assert dict(retain(runtime).files) == {}
+    make(runtime)
+    execute(runtime, "UPDATE deliveries SET state = 'ACCEPTED'")
+    past(runtime, "documents", "written_at")
+    assert dict(retain(runtime).files) == {"IMAGE": 1, "REPORT": 3}
+    assert list(runtime.spool.path("reports").iterdir()) == []
+    runtime.close()
