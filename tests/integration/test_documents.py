@@ -12,7 +12,6 @@ import pytest
 from factories.runtime import (
     CALLER,
     Pacs,
-    close_studies,
     deliver_all,
     execute,
     fundus_of_grade,
@@ -183,18 +182,21 @@ def test_an_eye_without_a_grade_has_no_map_and_a_study_in_conflict_has_nothing(
     assert pacs.received == []
 
 
-def test_a_study_that_changed_meanwhile_is_reported_anew_and_not_drawn_from_other_rows(
-    runtime: Runtime,
+def test_when_the_rows_say_other_than_the_report_nothing_is_made_and_nothing_reported_anew(
+    tmp_path: Path,
 ) -> None:
-    study(runtime)
+    runtime = make_runtime(tmp_path, destination=[DESTINATION], jobs={"max_attempts": 2})
+    study(runtime, (3,))
     execute(runtime, "UPDATE findings SET quality = 0.71")
     make(runtime)
-    assert {state for _, state in states(runtime)} == {"LEFT_OUT"}
-    close_studies(runtime)
-    report_all(runtime)
+    assert {state for _, state in states(runtime)} == {"PENDING"}
+    let_time_pass(runtime)
     make(runtime)
-    assert {state for _, state in states(runtime)[3:]} == {"WRITTEN"}
-    assert value(runtime, "SELECT max(revision) FROM reports") == 2
+    assert {state for _, state in states(runtime)} == {"LEFT_OUT"}
+    assert value(runtime, "SELECT min(reason_code) FROM documents") == "REPORT_CHANGED"
+    report_all(runtime)
+    assert value(runtime, "SELECT count(*) FROM reports") == 1
+    runtime.close()
 
 
 def test_a_map_that_is_not_the_findings_is_not_drawn(runtime: Runtime) -> None:
