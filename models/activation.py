@@ -57,6 +57,6 @@ def draw_activation(picture: Uint8Image, activation: Uint8Image) -> Uint8Image:
         level = cv2.resize(plane.astype(np.float32) / 255.0, (side, side), interpolation=cv2.INTER_LINEAR)
         strong = ((level >= OUTLINED_FROM) & inside).astype(np.uint8)
         outlines, _ = cv2.findContours(strong, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(result, outlines, -1, colour, max(1, side // 512), cv2.LINE_AA)
+        cv2.drawContours(result, outlines, -1, colour, max(1, side // 512), cv2.LINE_8)
     result[~inside] = 0
     return result

@@ -2,8 +2,8 @@
 
 The report never waits for them. Its transaction plans them (`worker.document_plan`); this job makes them,
 from the same rows, headers and bundle, and the rows that send them. What cannot be made now is tried again;
-what cannot be made at all is a failure that `status` names. A study that changed meanwhile gets a new
-revision, and documents with it.
+what cannot be made at all is a failure that `status` names. When what the rows say is not what the report
+says, nothing is made: a study that changed gets a new revision, and documents with it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from worker.backoff import backoff_s
 from worker.dispatch import Job
 from worker.document_page import page_of
 from worker.document_pictures import SIDE, legend, see, with_key
-from worker.errors import BatcherClosedError, BatcherFullError, MapsDifferError
+from worker.errors import BatcherClosedError, BatcherFullError, MapsDifferError, ReportChangedError
 from worker.grading import EyeResult, grade_eyes
 from worker.report_contents import evidence, image_result, inputs_hash, report_content, report_image
 from worker.runtime import Runtime
 from worker.schema import DocumentKind
-from worker.store import documents, leases, reports, retention, studies
+from worker.store import documents, leases, reports, retention
 from worker.store.documents import DueDocument
 from worker.store.reports import ImageRow, ReportRow
 
@@ -76,6 +76,8 @@ def _attempt(runtime: Runtime, study_id: int, document: DueDocument) -> None:
         code = "MAPS_DIFFER" if isinstance(error, MapsDifferError) else _lost(runtime, document)
         database.write(documents.left_out, document.id, code, str(error))
         log.warning("document_left_out", sop_instance_uid=document.sop_instance_uid, reason_code=code)
+    except ReportChangedError as error:
+        _wait_for_the_revision(runtime, document, str(error))
     except Exception as error:  # whatever it is: the report is out, and the other documents are to be made
         jobs = runtime.settings.jobs
         busy = isinstance(error, _BUSY)
@@ -85,6 +87,21 @@ def _attempt(runtime: Runtime, study_id: int, document: DueDocument) -> None:
         values = (document.id, "DOCUMENT_FAILED", kind)
         database.write(documents.failed, *values, delay_s=delay_s, final=final)
         log.exception("document_failed", sop_instance_uid=document.sop_instance_uid, final=final)
+
+
+def _wait_for_the_revision(runtime: Runtime, document: DueDocument, detail: str) -> None:
+    """The study changed, and a revision will take this report's place; or the settings or the program did.
+
+    Nothing is asked for anew: of two processes with different settings each would undo what the other did.
+    """
+    jobs = runtime.settings.jobs
+    attempts = document.attempts + 1
+    if attempts >= jobs.max_attempts:
+        runtime.database.write(documents.left_out, document.id, "REPORT_CHANGED", detail)
+        return
+    delay_s = backoff_s(attempts, jobs.retry_base_s, jobs.retry_max_s)
+    values = (document.id, "REPORT_CHANGED", detail)
+    runtime.database.write(documents.failed, *values, delay_s=delay_s, final=False)
 
 
 def _lost(runtime: Runtime, document: DueDocument) -> str:
@@ -102,10 +119,7 @@ def _make(runtime: Runtime, study_id: int, document: DueDocument) -> None:
     rows = database.read(reports.images, study_id, runtime.bundle_pk)
     headers = database.read(reports.header_digests, study_id)
     if inputs_hash(runtime, revision, rows, headers) != revision.inputs_hash:
-        # What the report says is not what would be said now: a new revision has documents of its own.
-        database.write(studies.reopen_for_report, [study_id])
-        database.write(documents.left_out, document.id, "REPORT_CHANGED", "the study or the settings changed")
-        return
+        raise ReportChangedError(f"report {revision.sop_instance_uid} says other than would be said now")
     eyes = grade_eyes([image_result(row) for row in rows], runtime.settings.grading.eye_policy)
     predecessor = (
         None if revision.predecessor_id is None else database.read(reports.by_id, revision.predecessor_id)

@@ -9,6 +9,7 @@
     │   └── SchemaTooNewError          the tables are newer than the program
     ├── ClaimLostError             another worker took the row over; the result is dropped
     ├── MapsDifferError            the models, run again, come to another grade
+    ├── ReportChangedError         a document's report is not what would be written now
     ├── BatchError
     │   ├── BatcherFullError           (retryable) the queue in front of the engine stayed full
     │   ├── BatcherClosedError         (retryable) the worker is shutting down
@@ -142,6 +143,10 @@ class BatchContractError(BatchError):
 
 class MapsDifferError(WorkerError):
     """Run again on the same photograph, the models come to another grade: their maps are not the result's."""
+
+
+class ReportChangedError(WorkerError):
+    """What the report says is not what would be said now: nothing can be made to go with it."""
 
 
 class BrokerError(WorkerError):

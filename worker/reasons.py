@@ -293,8 +293,8 @@ _DOCUMENTS = (
     _other(
         Scope.DELIVERY,
         "REPORT_CHANGED",
-        "The study or the settings changed before this was made, and a newer report takes its place.",
-        "Nothing to do: the newer report has a page and pictures of its own.",
+        "The study, the settings or the program changed before this was made beside its report.",
+        "Nothing to do: a study that changed gets a newer report, with a page and pictures of its own.",
     ),
 )
 

@@ -12,6 +12,7 @@ from worker.schema import (
     Base,
     Bundle,
     Delivery,
+    Document,
     EyeResult,
     Finding,
     HeaderVersion,
@@ -191,6 +192,20 @@ class Rows:
     def accepted(self, report: Report, destination: str, seconds: float, **values: Any) -> Delivery:
         defaults = {"state": "ACCEPTED", "accepted_at": at(seconds), "attempts": 1}
         return self.delivery(report, destination, **{**defaults, **values})
+
+    def document(self, report: Report, **values: Any) -> Document:
+        defaults = {
+            "report_id": report.id,
+            "kind": "PDF",
+            "sop_class_uid": "1.2.840.10008.5.1.4.1.1.104.1",
+            "sop_instance_uid": self._uid(6),
+            "series_instance_uid": "1.2.3.7",
+            "destinations": [["pacs", True]],
+            "state": "PENDING",
+            "due_at": at(131),
+            "created_at": at(131),
+        }
+        return self._add(Document(**{**defaults, **values}))
 
     def quarantined(self, image: Instance, **values: Any) -> Quarantined:
         defaults = {

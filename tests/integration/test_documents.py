@@ -10,14 +10,15 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from factories.runtime import (
+    CALLER,
     Pacs,
-    close_studies,
     deliver_all,
     execute,
     fundus_of_grade,
     let_time_pass,
     make_runtime,
     offer,
+    past,
     receiving_pacs,
     report_all,
     rows,
@@ -30,6 +31,8 @@ from pydicom.uid import Comprehensive3DSRStorage, EncapsulatedPDFStorage, Second
 
 from worker.dispatch import Job
 from worker.documents import make_documents
+from worker.intake import Intake
+from worker.retention import retain
 from worker.runtime import Runtime
 from worker.store import documents
 from worker.sweep import sweep, wake_due
@@ -179,18 +182,21 @@ def test_an_eye_without_a_grade_has_no_map_and_a_study_in_conflict_has_nothing(
     assert pacs.received == []
 
 
-def test_a_study_that_changed_meanwhile_is_reported_anew_and_not_drawn_from_other_rows(
-    runtime: Runtime,
+def test_when_the_rows_say_other_than_the_report_nothing_is_made_and_nothing_reported_anew(
+    tmp_path: Path,
 ) -> None:
-    study(runtime)
+    runtime = make_runtime(tmp_path, destination=[DESTINATION], jobs={"max_attempts": 2})
+    study(runtime, (3,))
     execute(runtime, "UPDATE findings SET quality = 0.71")
     make(runtime)
-    assert {state for _, state in states(runtime)} == {"LEFT_OUT"}
-    close_studies(runtime)
-    report_all(runtime)
+    assert {state for _, state in states(runtime)} == {"PENDING"}
+    let_time_pass(runtime)
     make(runtime)
-    assert {state for _, state in states(runtime)[3:]} == {"WRITTEN"}
-    assert value(runtime, "SELECT max(revision) FROM reports") == 2
+    assert {state for _, state in states(runtime)} == {"LEFT_OUT"}
+    assert value(runtime, "SELECT min(reason_code) FROM documents") == "REPORT_CHANGED"
+    report_all(runtime)
+    assert value(runtime, "SELECT count(*) FROM reports") == 1
+    runtime.close()
 
 
 def test_a_map_that_is_not_the_findings_is_not_drawn(runtime: Runtime) -> None:
@@ -288,3 +294,21 @@ def test_our_own_picture_that_is_routed_back_to_us_is_no_photograph(runtime: Run
     assert value(runtime, "SELECT state FROM studies") == "CLOSED"
     assert list(runtime.spool.incoming.iterdir()) == []
     assert value(runtime, "SELECT reason_code FROM v_rejections") == "OWN_PICTURE"
+
+
+def test_files_beside_the_report_go_when_the_reports_go_and_photographs_wait_for_them(tmp_path: Path) -> None:
+    keep = {"images_days": 0.5, "reports_days": 0.5}
+    runtime = make_runtime(tmp_path, destination=[DESTINATION], retention=keep)
+    study(runtime, (3,))
+    Intake(runtime).association_closed(CALLER, "RELEASED")
+    execute(runtime, "UPDATE deliveries SET state = 'ACCEPTED'")
+    for table, column in (("header_versions", "received_at"), ("reports", "written_at")):
+        past(runtime, table, column)
+    # While a page is to be made, nothing goes
+    assert dict(retain(runtime).files) == {}
+    make(runtime)
+    execute(runtime, "UPDATE deliveries SET state = 'ACCEPTED'")
+    past(runtime, "documents", "written_at")
+    assert dict(retain(runtime).files) == {"IMAGE": 1, "REPORT": 3}
+    assert list(runtime.spool.path("reports").iterdir()) == []
+    runtime.close()

@@ -85,7 +85,7 @@ def make_page(content: PageContent) -> bytes:
     load_fonts()
     buffer = BytesIO()
     with _building:
-        canvas = Canvas(buffer, pagesize=A4, invariant=1, pageCompression=1, lang="en")
+        canvas = Canvas(buffer, pagesize=A4, invariant=1, initialFontName=REGULAR, lang="en")
         canvas.setTitle("Diabetic retinopathy grading (research)")
         canvas.setSubject(f"Structured Report {content.report.sop_instance_uid}")
         canvas.setCreator(f"fundus-worker {content.report.software_version}")
@@ -281,11 +281,12 @@ def _draw_footer(pen: Pen, content: PageContent) -> None:
     pen.rule()
     pen.y -= 5
     adapters = sorted({image.adapter for image in report.images if image.used and image.adapter})
+    bundle = f"{algorithm.bundle_id} {algorithm.bundle_version}".strip()
+    parameters = "; ".join(algorithm.parameters)
     lines = [
-        f"Software: fundus-worker {report.software_version}.   Models: bundle {algorithm.bundle_id} "
-        f"{algorithm.bundle_version}, SHA-256 {algorithm.bundle_sha256[:16]}…",
-        f"{'; '.join(algorithm.parameters).capitalize()}.   "
-        f"Camera adapters: {', '.join(adapters) or 'none'}.",
+        f"Software: fundus-worker {report.software_version}.   "
+        f"Models: bundle {bundle}, SHA-256 {algorithm.bundle_sha256[:16]}…",
+        f"{parameters[:1].upper()}{parameters[1:]}.   Camera adapters: {', '.join(adapters) or 'none'}.",
         f"Structured Report {report.sop_instance_uid}",
         f"Study {content.header.StudyInstanceUID}",
     ]
