@@ -39,7 +39,7 @@ from worker.store.reports import DestinationRow, EyeRow, ImageRow, ReportRow
 from worker.store.studies import FILES_DAMAGED, StudyClaim
 
 log = structlog.get_logger(__name__)
-REPORT_CODE_VERSION = 2
+REPORT_CODE_VERSION = 3
 """Goes up when the same rows would make another report: then a study that is touched is reported anew."""
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 SERIES_NUMBER = 9901
