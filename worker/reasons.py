@@ -182,7 +182,8 @@ _IMAGES = (
     _image(
         "LATERALITY_CONFLICT",
         "The image names two different sides.",
-        "Correct the side at the camera or PACS (0020,0062 and 0020,0060 must agree) and send it again.",
+        "Correct the side at the camera or PACS (0020,0062, 0020,0060, 0020,9072 and the coded side of "
+        "0008,2218 must agree) and send it again.",
     ),
     _image(
         "IMAGE_UNFINISHED",

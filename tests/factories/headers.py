@@ -206,6 +206,9 @@ _IDENTIFIERS = {
     "no study UID": _refused(_STUDY_UID),
     "no series UID": _refused(_SERIES_UID),
     "no SOP instance UID": _refused(_INSTANCE_UID),
+    "another SOP instance UID than announced": HeaderCase(
+        _set((_INSTANCE_UID, "UI", b"2.25.89.1\0")), status=0xA900, row=(None, "SOP_INSTANCE_MISMATCH")
+    ),
     "study UID with a leading zero": HeaderCase(
         _set((_STUDY_UID, "UI", b"2.25.088.1\0\0")), invalid="Leading zeroes in embedded numeric component"
     ),

@@ -28,7 +28,7 @@ from worker.schema import (
     Study,
     db_now,
 )
-from worker.store import studies
+from worker.store import studies, versions
 from worker.store.studies import ClosingPolicy, StudyContent
 
 
@@ -111,7 +111,7 @@ def record(tx: Connection, image: NewImage, policy: ClosingPolicy) -> Recorded:
     if _is_aside(tx, existing.id, image.sha256):
         _link_association(tx, image.association, existing.study_id)
         return _recorded(Outcome.KEPT_ASIDE, existing)
-    if _is_retry(tx, existing, image):
+    if versions.is_retry(tx, existing.id, image.sha256, _association_id(image)):
         _link_association(tx, image.association, existing.study_id)
         return _recorded(Outcome.LATE_RETRY, existing)
     if image.pixel_sha256 is not None and image.pixel_sha256 == existing.pixel_sha256:
@@ -154,36 +154,8 @@ def _is_aside(tx: Connection, instance_id: int, sha256: str) -> bool:
     return tx.scalar(aside) is not None
 
 
-def _is_retry(tx: Connection, existing: Row[Any], image: NewImage) -> bool:
-    """Whether these are bytes that we have, from a sender that may not know it (decision 0010).
-
-    A sender that released the association, or went on with the next object over it, was told. One whose
-    association ended otherwise, or is still open, sends again what it was not told of: that is no correction.
-    """
-    version = _last_version(tx, existing.id, image.sha256)
-    if version is None or image.association is None or version.association_id == image.association.id:
-        return False
-    if version.association_id is not None:
-        earlier = select(Association.outcome).where(Association.id == version.association_id)
-        ended = tx.execute(earlier).one_or_none()
-        if ended is None or ended.outcome == "RELEASED":  # None: forgotten, long ago
-            return False
-    _came_over(tx, version.id, image.association)
-    return True
-
-
-def _last_version(tx: Connection, instance_id: int, sha256: str) -> Row[Any] | None:
-    """Return the newest header version of these bytes."""
-    same = select(HeaderVersion.__table__).where(
-        HeaderVersion.instance_id == instance_id, HeaderVersion.sha256 == sha256
-    )
-    return tx.execute(same.order_by(HeaderVersion.id.desc()).limit(1)).one_or_none()
-
-
-def _came_over(tx: Connection, version_id: int, association: AssociationRow) -> None:
-    """Remember over which association the bytes of a header version came last."""
-    came = update(HeaderVersion).where(HeaderVersion.id == version_id)
-    tx.execute(came.values(association_id=association.id))
+def _association_id(image: NewImage) -> str | None:
+    return None if image.association is None else image.association.id
 
 
 def _recorded(outcome: Outcome, existing: Row[Any], *, analyse: bool = False) -> Recorded:
@@ -242,7 +214,7 @@ def _record_new(tx: Connection, image: NewImage, policy: ClosingPolicy) -> Recor
         "sop_instance_uid": image.sop_instance_uid,
         "header_version": 1,
         "pixel_sha256": image.pixel_sha256,
-        "association_id": None if image.association is None else image.association.id,
+        "association_id": _association_id(image),
         "priority": image.study.priority,
         "received_at": db_now(),
         "state": InstanceState.RECEIVED,
@@ -284,9 +256,7 @@ def _record_identical(tx: Connection, existing: Row[Any], image: NewImage, polic
         values |= {**_ANALYSE_ANEW, "content_version": _content_version(existing.study_id)}
     if values:
         tx.execute(update(Instance).where(Instance.id == existing.id).values(values))
-    version = _last_version(tx, existing.id, image.sha256)
-    if version is not None and image.association is not None:
-        _came_over(tx, version.id, image.association)
+    versions.came_again(tx, existing.id, image.sha256, _association_id(image))
     _link_association(tx, image.association, existing.study_id)
     return _recorded(Outcome.IDENTICAL, existing, analyse=analyse)
 
@@ -360,7 +330,7 @@ def _add_header_version(
         "patient_key": image.study.patient_key,
         "lateralities": _listed(image),
         "received_at": db_now(),
-        "association_id": None if image.association is None else image.association.id,
+        "association_id": _association_id(image),
     }
     tx.execute(insert(HeaderVersion).values(values))
 
