@@ -28,6 +28,7 @@ from pynetdicom.dimse_primitives import C_ECHO, C_STORE
 from pynetdicom.transport import AddressInformation
 
 from dicom_io.limits import Breach, Pace
+from dicom_io.listener_events import Caller
 from dicom_io.reading import Receiver, UpperLayer
 from dicom_io.tls import tls_reason
 from dicom_io.waiting import Connection
@@ -42,12 +43,11 @@ class Acceptor(Association):
     Args:
         server: The server that took the connection.
         connection: The connected socket.
-        remote: Host and port of the peer.
-        association_id: A random UUID, 32 hexadecimal digits.
+        caller: The peer, with the AE titles of its request if that was looked at.
 
     Attributes:
+        caller: The same.
         association_id: A random UUID, 32 hexadecimal digits.
-        remote_address: Host and port of the peer.
         serving: Whether a request is being answered.
         is_admitted: Whether its request was counted as open before it was read.
         was_opened: Whether the association was ever established.
@@ -57,16 +57,14 @@ class Acceptor(Association):
     dimse: Receiver
     dul: UpperLayer
 
-    def __init__(
-        self, server: Server, connection: socket.socket, remote: tuple[str, int], association_id: str
-    ) -> None:
+    def __init__(self, server: Server, connection: socket.socket, caller: Caller) -> None:
         super().__init__(server.ae, MODE_ACCEPTOR)
         self.dul = UpperLayer(self, Pace(server.limits, server.ae.network_timeout or 60.0))
         self.dimse = Receiver(self, server, server.limits)
         self.acse_timeout = server.ae.acse_timeout
         self.network_timeout = server.ae.network_timeout
-        self.remote_address = remote
-        self.association_id = association_id
+        self.caller = caller
+        self.association_id = caller.association_id
         self.is_admitted = False
         self.was_opened = False
         self.serving = False
@@ -74,13 +72,13 @@ class Acceptor(Association):
         self._began = time.monotonic()
         self._is_ending = False
         self.daemon = True
-        self.name = f"AcceptorThread@{remote[0]}:{remote[1]}"
+        self.name = f"AcceptorThread@{caller.host}:{caller.port}"
         self._ended = server.ended
         self._server = cast(Any, server)  # pynetdicom shuts a request down with it
         self.set_socket(Connection(self, client_socket=connection))
-        self._describe(server, remote)
+        self._describe(server)
 
-    def _describe(self, server: Server, remote: tuple[str, int]) -> None:
+    def _describe(self, server: Server) -> None:
         """Tell pynetdicom who both sides are, and who wants to know what happens."""
         acceptor = self.acceptor
         acceptor.maximum_length = server.ae.maximum_pdu_size
@@ -89,7 +87,7 @@ class Acceptor(Association):
         acceptor.implementation_class_uid = server.ae.implementation_class_uid
         acceptor.implementation_version_name = server.ae.implementation_version_name
         acceptor.supported_contexts = server.contexts  # shared: negotiation only reads them
-        self.requestor.address_info = AddressInformation.from_tuple(remote)
+        self.requestor.address_info = AddressInformation.from_tuple((self.caller.host, self.caller.port))
         for event, handler in server.handlers:
             self.bind(event, handler)
 
@@ -121,6 +119,11 @@ class Acceptor(Association):
         return (
             (self.is_established or self.is_admitted) and not self.dimse.unanswered and self.dul.pace.lags()
         )
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether the connection is being ended in favour of another one."""
+        return self.dul.breach is not None and self.dul.breach.reason_code == "GAVE_WAY"
 
     def give_way(self) -> None:
         """End the connection at once, in favour of another one that has something to send."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 
 from dicom_io.acceptor import Acceptor
 from dicom_io.callers import Callers
@@ -13,6 +16,10 @@ from dicom_io.refusals import CALLED_AE, CALLER_LIMIT, Refusal
 
 _LOOK_AGAIN_S = 0.05
 """Where nobody gave way, nobody will for a moment: hundreds may ask meanwhile."""
+_LEAVING = 16
+"""Associations that give way and have not ended: no place is given away twice as fast as it gets free."""
+_WASTEFUL_S = 60.0
+_REMEMBERED = 10_000
 
 
 class Admission:
@@ -37,6 +44,8 @@ class Admission:
         self._gate = Gate(limits)
         self._acceptors = acceptors
         self._full_until = 0.0
+        self._wasteful: OrderedDict[Peer, float] = OrderedDict()
+        self._lock = threading.Lock()
 
     @property
     def open_associations(self) -> int:
@@ -55,7 +64,9 @@ class Admission:
         if refusal is not None:
             return refusal
         refusal = self._gate.admit(caller.association_id, peer, limits)
-        if refusal is not None and self._make_room(peer if refusal is CALLER_LIMIT else None):
+        if refusal is None or self._is_wasteful(peer):
+            return refusal
+        if self._make_room(peer if refusal is CALLER_LIMIT else None):
             refusal = self._gate.admit(caller.association_id, peer, limits)
         return refusal
 
@@ -67,11 +78,26 @@ class Admission:
         """Count an association as ended, once."""
         self._gate.leave(association_id)
 
+    def _is_wasteful(self, peer: Peer) -> bool:
+        """Whether a peer held a place a moment ago and sent nothing: nobody has to make room for it."""
+        with self._lock:
+            return time.monotonic() < self._wasteful.get(peer, 0.0)
+
+    def _note_waste(self, peer: Peer) -> None:
+        with self._lock:
+            self._wasteful.pop(peer, None)
+            self._wasteful[peer] = time.monotonic() + _WASTEFUL_S
+            while len(self._wasteful) > _REMEMBERED:
+                self._wasteful.popitem(last=False)
+
     def _make_room(self, peer: Peer | None) -> bool:
         """End an association, of `peer` if one is given, that is idle or slow; False when all are busy."""
         if peer is None and time.monotonic() < self._full_until:
             return False
-        for assoc in self._acceptors():
+        acceptors = self._acceptors()
+        if sum(assoc.gives_way for assoc in acceptors) >= _LEAVING:
+            return False
+        for assoc in acceptors:
             # Whoever takes it out of the count ends it: two that ask at once end two.
             if (
                 assoc.lags
@@ -79,6 +105,8 @@ class Admission:
                 and self._gate.leave(assoc.association_id)
             ):
                 assoc.give_way()
+                if not assoc.dul.pace.is_used:
+                    self._note_waste(caller_of(assoc).peer)
                 return True
         if peer is None:
             self._full_until = time.monotonic() + _LOOK_AGAIN_S
@@ -88,10 +116,10 @@ class Admission:
 def caller_of(assoc: Acceptor) -> Caller:
     """Who is at the other end of a connection."""
     request = assoc.requestor.primitive
-    return Caller(
-        association_id=assoc.association_id,
-        calling_ae="" if request is None else str(request.calling_ae_title).strip(),
-        called_ae="" if request is None else str(request.called_ae_title).strip(),
-        host=str(assoc.remote_address[0]),
-        port=int(assoc.remote_address[1]),
+    if request is None:
+        return assoc.caller
+    return replace(
+        assoc.caller,
+        calling_ae=str(request.calling_ae_title).strip(),
+        called_ae=str(request.called_ae_title).strip(),
     )

@@ -198,6 +198,11 @@ class Pace:
         """A PDU is complete: until `waits`, it is not the peer that is waited for."""
         self._waiting_since = None
 
+    @property
+    def is_used(self) -> bool:
+        """Whether a whole message has ever come."""
+        return self._grace_s == _GRACE_S
+
     def used(self) -> None:
         """A whole message has come: this is a sender, which may pause longer than one that never sent any."""
         self._grace_s = _GRACE_S

@@ -230,7 +230,7 @@ class Server:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._tls is not None:
             connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-        assoc = Acceptor(self, connection, (caller.host, caller.port), caller.association_id)
+        assoc = Acceptor(self, connection, caller)
         assoc.is_admitted = admitted
         with self._lock:
             self._acceptors.add(assoc)

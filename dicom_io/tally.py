@@ -8,13 +8,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from dicom_io.listener_events import TurnedAway
 
-_EVERY_S = 0.25
-_SHARE = 0.05
+_EVERY_S, _AT_LEAST_EVERY_S = 0.25, 5.0
+_SHARE = 0.1
 """Of the time that may be spent with telling: where that is slow, more is told together."""
+_AT_A_TIME = 16
+"""Told side by side where there are many: whoever writes rows commits those that come together together."""
 _KINDS = 1000
 """What is told apart at a time."""
 _OTHERS = "(others)"
@@ -67,15 +70,19 @@ class Tally:
             self._stopping.wait(pause_s)
             began = time.monotonic()
             self._flush()
-            pause_s = max(_EVERY_S, (time.monotonic() - began) / _SHARE)
+            pause_s = min(_AT_LEAST_EVERY_S, max(_EVERY_S, (time.monotonic() - began) / _SHARE))
         self._flush()
 
     def _flush(self) -> None:
         with self._lock:
             counts, self._counts = self._counts, {}
             self._some.clear()
-        for rejection in counts.values():
-            self._tell(rejection)
+        if len(counts) < _AT_A_TIME:
+            for rejection in counts.values():
+                self._tell(rejection)
+            return
+        with ThreadPoolExecutor(_AT_A_TIME, "listener-tally") as pool:
+            list(pool.map(self._tell, counts.values()))
 
 
 def _key(rejection: TurnedAway) -> tuple[object, ...]:

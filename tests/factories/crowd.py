@@ -20,7 +20,7 @@ _ACCEPTED, _REJECTED = 0x02, 0x03
 _PAUSE_S = 0.5
 """Whoever is turned away comes again after this."""
 _TICK_S = 0.02
-_START_TIMEOUT_S = 60
+_START_TIMEOUT_S = 120
 
 
 @dataclass(frozen=True)

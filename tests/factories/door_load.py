@@ -39,7 +39,7 @@ class Load:
     """
 
     honest: int = 10
-    objects: int = 30
+    objects: int = 20
     object_kb: int = 1000
     idle: int = 200
     slow: int = 50
@@ -136,11 +136,22 @@ def run(served: Worker, load: Load) -> Outcome:
     served.wait_drained()
     served.wait_for(lambda: len(incoming(served)) == 0, "no temporary file")
     after = settled(served, at_most=before)
-    rejections = {
-        row["reason_code"]: row["n"]
-        for row in served.query("SELECT reason_code, sum(count) AS n FROM v_rejections GROUP BY 1 ORDER BY 1")
-    }
-    return Outcome(load, alone, crowded, crowd.counts, before, after, during, rejections)
+    probes = load.probes
+    rejected = crowd.counts.get("rejected", 0)
+    served.wait_for(
+        lambda: (
+            rejections(served).get("CONNECTION_PROBE", 0) >= probes
+            and rejections(served).get("ASSOCIATION_LIMIT", 0) >= rejected
+        ),
+        lambda: f"{probes} probes and {rejected} rejected requests as rows, not {rejections(served)}",
+    )
+    return Outcome(load, alone, crowded, crowd.counts, before, after, during, rejections(served))
+
+
+def rejections(served: Worker) -> dict[str, int]:
+    """What was turned away, by reason, as the rows count it."""
+    statement = "SELECT reason_code, sum(count) AS n FROM v_rejections GROUP BY 1 ORDER BY 1"
+    return {row["reason_code"]: row["n"] for row in served.query(statement)}
 
 
 def plan_of(load: Load) -> CrowdPlan:
