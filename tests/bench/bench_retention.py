@@ -1,6 +1,6 @@
 """How fast files go, and how long others wait for SQLite's writer meanwhile: `make bench`.
 
-Delivered studies of two images and a report each, `FUNDUS_BENCH_STUDIES` of them (5000 if not given): the look
+Delivered studies of two images and a report each, `FUNDUS_BENCH_STUDIES` of them (5000 if not given): a look
 at all of them, then removals with and without somebody who writes beside them. Printed, never asserted.
 """
 
