@@ -6,7 +6,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -81,7 +81,7 @@ class Outcome:
     status: int | None
     reason_code: str | None
     detail: str
-    sop: tuple[str, str] | None = None
+    sop: tuple[str, str] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
