@@ -207,3 +207,11 @@ def _refusal(association: Association, rejection: A_ASSOCIATE_RJ | None, peer: P
         detail = f"{peer.ae_title} accepted none of the presentation contexts."
         return Failure("CONTEXT_NOT_ACCEPTED", False, detail)
     return Failure("CONNECTION_LOST", True, f"{peer.ae_title} did not answer the association request.")
+
+
+def end_association(association: Association, lost: bool) -> None:
+    """Release the association; abort it when its peer has stopped answering."""
+    if lost:
+        association.abort()
+    elif association.is_established:
+        association.release()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -17,10 +17,8 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.status import code_to_category
 
-from dicom_io.calling import Failure, Line, Peer, associate, cut_when
+from dicom_io.calling import Failure, Line, Peer, associate, cut_when, end_association
 from dicom_io.errors import DicomIoError
-
-__all__ = ["Echo", "Outcome", "Parcel", "Peer", "accepted_classes", "echo", "send"]
 
 # pynetdicom then reads the data set from the file while it sends: nothing is decoded or written anew.
 _config.STORE_SEND_CHUNKED_DATASET = True
@@ -31,6 +29,8 @@ _MAXIMUM_CONTEXTS = 128  # PS3.8 section 9.3.2.2: odd numbers of one byte
 _DUPLICATE_INSTANCE = 0x0111
 _TRANSIENT = frozenset({0x0110, 0x0213, *range(0xA700, 0xA800)})
 """Processing failure, resource limitation (PS3.7 annex C), out of resources (PS3.4 table B.2-1)."""
+
+__all__ = ["Echo", "InForm", "Outcome", "Parcel", "Peer", "accepted_classes", "echo", "send"]
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +76,7 @@ class Outcome:
     status: int | None
     reason_code: str | None
     detail: str
-    sop: tuple[str, str] | None = None
+    sop: tuple[str, str] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,7 @@ class Echo:
     detail: str
 
 
-def _outcome(failure: Failure, parcel: Parcel) -> Outcome:
-    """What a failure means for one parcel."""
+def _failed(parcel: Parcel, failure: Failure) -> Outcome:
     return Outcome(parcel.key, False, failure.retryable, None, failure.reason_code, failure.detail)
 
 
@@ -134,7 +133,7 @@ def send(
     for parcel in parcels:
         transfer_syntax = _transfer_syntax(parcel)
         if isinstance(transfer_syntax, Failure):
-            yield _outcome(transfer_syntax, parcel)
+            yield _failed(parcel, transfer_syntax)
         else:
             sound.append((parcel, transfer_syntax))
     if not sound:
@@ -153,13 +152,13 @@ def _send(
 ) -> Iterator[Outcome]:
     association = associate(peer, _contexts(sound), line)
     if isinstance(association, Failure):
-        yield from (_outcome(association, parcel) for parcel, _ in sound)
+        yield from (_failed(parcel, association) for parcel, _ in sound)
         return
     lost = False
     try:
         for number, (parcel, transfer_syntax) in enumerate(sound):
             if lost:
-                yield _outcome(_LOST, parcel)
+                yield _failed(parcel, _LOST)
                 continue
             if not wanted(parcel.key):
                 continue
@@ -168,7 +167,7 @@ def _send(
             lost = outcome.reason_code == _LOST.reason_code
             yield outcome
     finally:
-        _end(association, lost)
+        end_association(association, lost)
 
 
 def echo(peer: Peer) -> Echo:
@@ -179,7 +178,7 @@ def echo(peer: Peer) -> Echo:
     try:
         status = association.send_c_echo().get("Status")
     finally:
-        _end(association, lost=False)
+        end_association(association, lost=False)
     if status is None:
         return Echo(False, f"{_LOST.reason_code}: the association ended before the echo was answered.")
     if status:
@@ -193,7 +192,7 @@ def accepted_classes(peer: Peer, sop_classes: Iterable[str]) -> frozenset[str] |
     association = associate(peer, contexts, Line())
     if isinstance(association, Failure):
         return Echo(False, f"{association.reason_code}: {association.detail}")
-    _end(association, lost=False)
+    end_association(association, lost=False)
     return frozenset(str(cx.abstract_syntax) for cx in association.accepted_contexts)
 
 
@@ -231,7 +230,7 @@ def _store(
     if form is None:
         names = ", ".join(UID(each).name for each in _forms(parcel))
         detail = f"The peer does not accept {names} as {transfer_syntax.name}."
-        return _outcome(Failure("CONTEXT_NOT_ACCEPTED", False, detail), parcel)
+        return _failed(parcel, Failure("CONTEXT_NOT_ACCEPTED", False, detail))
     if form != parcel.sop_class_uid:
         try:
             parcel = in_form(parcel, form)
@@ -239,15 +238,15 @@ def _store(
             detail = (
                 f"The report could not be put into the form that the peer takes ({type(error).__name__})."
             )
-            return _outcome(Failure("INTERNAL_ERROR", True, detail), parcel)
+            return _failed(parcel, Failure("INTERNAL_ERROR", True, detail))
     try:
         answer = association.send_c_store(parcel.path, msg_id=message_id)
     except Exception as error:  # whatever it was, the parcel and those behind it must have an outcome
         log.exception("send_failed", sop_instance_uid=parcel.sop_instance_uid, error=type(error).__name__)
         association.abort()
-        return _outcome(_LOST, parcel)
+        return _failed(parcel, _LOST)
     status = answer.get("Status")
-    return _outcome(_LOST, parcel) if status is None else _answered(parcel, int(status))
+    return _failed(parcel, _LOST) if status is None else _answered(parcel, int(status))
 
 
 def _accepted(association: Association) -> set[tuple[str | None, str]]:
@@ -264,11 +263,3 @@ def _answered(parcel: Parcel, status: int) -> Outcome:
     transient = status in _TRANSIENT
     reason_code = "STORE_FAILED" if transient else "STORE_REFUSED"
     return Outcome(parcel.key, False, transient, status, reason_code, detail)
-
-
-def _end(association: Association, lost: bool) -> None:
-    """Release the association; abort it when its peer has stopped answering."""
-    if lost:
-        association.abort()
-    elif association.is_established:
-        association.release()
