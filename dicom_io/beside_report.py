@@ -6,17 +6,19 @@ same input gives the same bytes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import EncapsulatedPDFStorage, SecondaryCaptureImageStorage
 
 from dicom_io import codes
-from dicom_io.elements import text, uid
+from dicom_io.elements import text, texts, uid
 from dicom_io.errors import ReportBuildError
 from dicom_io.report_content import Predecessor, ReportContent, ReportImage
 from dicom_io.report_header import long_string, patient_and_study, utc_offset
@@ -34,7 +36,11 @@ from dicom_io.report_parts import (
 PDF_TITLE = "Diabetic retinopathy grading, page to read (research)"
 OVERLAY_TITLE = "Lesion maps over photographs (research)"
 _PDF_SERIES_NUMBER, _OVERLAY_SERIES_NUMBER = 9902, 9903
-_BURNED_IN = 0x00280301
+_BURNED_IN, _LOSSY = 0x00280301, 0x00282110
+_OF_THE_LOSS = {
+    0x00282112: re.compile(r"\+?\d{1,8}(\.\d{0,6})?", re.ASCII),  # Ratio
+    0x00282114: re.compile(r"[A-Z0-9_ ]{1,16}"),  # Method
+}
 
 
 @dataclass(frozen=True)
@@ -178,12 +184,13 @@ def _add_annotation(ds: Dataset, source: Dataset) -> None:
 
 
 def _add_loss(ds: Dataset, source: Dataset) -> None:
-    """Lossy Image Compression 01 once is 01 for ever (PS3.3 C.7.6.1.1.5)."""
-    if str(source.get("LossyImageCompression") or "") == "01":
+    """Lossy Image Compression 01 once is 01 for ever (PS3.3 C.7.6.1.1.5); ratio and method where legal."""
+    if text(source, _LOSSY) == "01":
         ds.LossyImageCompression = "01"
-        for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-            if source.get(keyword):
-                setattr(ds, keyword, source.get(keyword))
+        for tag, legal in _OF_THE_LOSS.items():
+            values = texts(source, tag)
+            if values and all(legal.fullmatch(each) for each in values):
+                setattr(ds, keyword_for_tag(tag), list(values))
 
 
 def _add_pixels(ds: Dataset, rgb: npt.NDArray[np.uint8]) -> None:

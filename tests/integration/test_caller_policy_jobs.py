@@ -19,6 +19,7 @@ from factories.runtime import (
     value,
 )
 
+from worker.documents import make_documents
 from worker.runtime import Runtime
 from worker.sweep import sweep
 
@@ -69,6 +70,20 @@ def test_a_report_goes_where_its_caller_s_reports_go_and_the_sweep_adds_no_other
     sweep(runtime)
 
     assert sent_to(runtime) == ["eyes"]
+    runtime.close()
+
+
+def test_what_goes_beside_a_report_goes_where_the_report_goes(tmp_path: Path) -> None:
+    wanting = [{**PACS, "pdf": True}, {**EYES, "pdf": True}]
+    runtime = make_runtime(tmp_path, caller=[CLINIC], destination=wanting)
+    offer(runtime, fundus_of_grade(0), peer=FROM_CLINIC)
+    run_to_report(runtime)
+
+    make_documents(runtime, value(runtime, "SELECT id FROM studies"))
+    sweep(runtime)
+
+    sent = [tuple(each.values()) for each in rows(runtime, "SELECT destination, kind FROM v_deliveries")]
+    assert sorted(sent) == [("eyes", "PDF"), ("eyes", "SR")]
     runtime.close()
 
 

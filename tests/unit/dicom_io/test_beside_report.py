@@ -8,14 +8,17 @@ import pytest
 from factories.reports import REPORT, SHAPES, STUDY, content, graded, header, image
 from factories.validators import dciodvfy
 from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.uid import Comprehensive3DSRStorage
 
 from dicom_io.beside_report import ObjectIds, build_overlay, build_pdf_object
 from dicom_io.errors import ReportBuildError
 from dicom_io.laterality import Laterality
 from dicom_io.report_content import Predecessor, ReportImage
-from dicom_io.report_parts import to_bytes
+from dicom_io.report_header import read_evidence
+from dicom_io.report_parts import file_meta, to_bytes
 
 IDS = ObjectIds("2.25.71", "2.25.70", 1)
 SR = Predecessor(Comprehensive3DSRStorage, REPORT, "2.25.3000", STUDY)
@@ -81,6 +84,29 @@ def test_burned_in_annotation_is_as_the_photograph_says_it(said: str, expected: 
 def test_what_was_lossy_stays_lossy() -> None:
     assert overlay(LossyImageCompression="01").LossyImageCompression == "01"
     assert "LossyImageCompression" not in overlay(LossyImageCompression="00")
+
+
+def test_what_a_photograph_s_file_says_of_itself_comes_to_its_map() -> None:
+    said = header(1, BurnedInAnnotation="NO", LossyImageCompression="01", LossyImageCompressionRatio="12.5")
+    said.LossyImageCompressionMethod = "ISO_10918_1"
+    said.file_meta = file_meta(said.SOPClassUID, said.SOPInstanceUID)
+    read = read_evidence(to_bytes(said))
+
+    made = build_overlay(
+        PICTURE, IDS, content((graded(),)), image=image(), derivation="drawn", evidence=[read]
+    )
+
+    assert (made.BurnedInAnnotation, made.LossyImageCompression) == ("NO", "01")
+    assert (made.LossyImageCompressionRatio, made.LossyImageCompressionMethod) == (12.5, "ISO_10918_1")
+
+
+def test_an_illegal_ratio_costs_no_map() -> None:
+    odd = header(1, LossyImageCompression="01")
+    odd.add(RawDataElement(Tag(0x00282112), "DS", 4, b"high", 0, False, True))
+    made = build_overlay(
+        PICTURE, IDS, content((graded(),)), image=image(), derivation="drawn", evidence=[odd]
+    )
+    assert "LossyImageCompressionRatio" not in made
 
 
 def test_a_map_without_its_photograph_is_not_made() -> None:
