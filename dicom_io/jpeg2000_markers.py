@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dicom_io.errors import RefusedPixelsError
 
 _START = b"\xff\x4f\xff\x51"
-"""SOC and SIZ, with which every codestream begins."""
+"""Markers of start and size, with which every codestream begins."""
 _BOXES = b"\x00\x00\x00\x0cjP  "
 _LONGEST_BOXES = 1 << 16
 _CODING_STYLE, _TILE_PART = 0xFF52, 0xFF90
@@ -37,7 +37,7 @@ class Jpeg2000Header:
 
 
 def read_jpeg2000_header(stream: bytes) -> Jpeg2000Header:
-    """Read SIZ and COD (T.800 A.5.1, A.6.1).
+    """Read the segments of size and coding style (T.800 A.5.1, A.6.1).
 
     Args:
         stream: A codestream, or a JP2 file with one in it.

@@ -110,7 +110,7 @@ GOOD = profile(ADOBE, GAMMA)
         GOOD[:200],
         GOOD.replace(b"RGB ", b"CMYK"),
         GOOD.replace(b"rXYZ", b"aXYZ"),
-        GOOD.replace(b"curv", b"cuve"),
+        GOOD.replace(b"curv", b"none"),
         profile(ADOBE, parametric(9, 1.0)),
         profile(ADOBE, GAMMA, A2B0=b"mft2"),
         profile(ADOBE, b"curv" + bytes(4) + b"\xff" * 4),

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,7 +142,7 @@ def test_high_bit_tells_where_the_samples_end() -> None:
 def test_an_overlay_in_the_unused_bits_is_no_part_of_the_picture(syntax: UID) -> None:
     deep = FUNDUS.astype("<u2") << 4
     deep[40:60, 30:90] |= 0x1000  # OverlayBitPosition 12, as objects before 2004 have it
-    attributes = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11}
+    attributes: dict[str, Any] = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11}
     ds = compressed(as_rle(deep), RLELossless, photometric="RGB", **attributes)
     if syntax != RLELossless:
         ds = make_fundus(FUNDUS, transfer_syntax=syntax, PixelData=deep.tobytes(), **attributes)
