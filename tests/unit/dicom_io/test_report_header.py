@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from factories.reports import STUDY, header
 from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 from pydicom.tag import Tag
 
 from dicom_io.errors import ReportBuildError
@@ -188,6 +190,8 @@ def test_an_issuer_without_an_accession_number_is_left_out() -> None:
         (("-0800",), "-0800"),
         (("+0130", "+0000"), None),
         (("+1500",), None),
+        (("+9900",), None),
+        (("-2400",), None),
         (("0130",), None),
         ((), None),
     ],
@@ -208,3 +212,15 @@ def test_a_long_string_is_one_line_of_64_characters() -> None:
     assert long_string(" a\\b\nc ") == "a b c"
     assert len(long_string("x" * 100)) == 64
     assert patient_and_study([header()]).StudyInstanceUID == STUDY
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [("StudyDate", "２０２６０３０１"), ("StudyTime", "１０００００"), ("TimezoneOffsetFromUTC", "+０１００")],
+)
+def test_digits_of_other_scripts_are_no_dates(keyword: str, value: str) -> None:
+    ds = header(SpecificCharacterSet="ISO_IR 192")
+    ds[keyword] = RawDataElement(Tag(keyword), None, 24, value.encode(), 0, True, True)
+
+    assert not patient_and_study([ds]).get(keyword)
+    assert utc_offset([ds]) is None
