@@ -131,6 +131,14 @@ class Case:
         """Its patient."""
         return Patient.of(self.name)
 
+    def secret_terms(self) -> list[bytes]:
+        """What identifies its patient, in every form in which it could be written down."""
+        name, _, _ = self.patient.name.partition("^")
+        date = self.patient.birth_date
+        terms = [name, self.patient.patient_id, date, f"{date[:4]}-{date[4:6]}-{date[6:]}", *self.secrets]
+        escaped = [term.encode("ascii", "backslashreplace").decode() for term in terms]
+        return [term.encode() for term in dict.fromkeys([*terms, *escaped])]
+
     def files(self) -> dict[str, bytes]:
         """Its files by name, in the order in which they are sent."""
         contents = list(self.build(self.name))

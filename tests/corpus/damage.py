@@ -188,6 +188,7 @@ CASES = (
         "600 kB that inflate to 600 MB",
         turned_away(0xC210, "UNREADABLE_OBJECT"),
         _deflate_bomb,
+        dcmtk="takes what it inflates to for elements, for minutes",
     ),
     Case(
         "picture-black",

@@ -32,7 +32,7 @@ def as_ybr_422(rgb: Rgb) -> bytes:
 
 
 def as_jpeg_rgb(rgb: Rgb, *, adobe: bool = True) -> bytes:
-    """JPEG baseline whose components are R, G and B; an Adobe marker (transform 0) says so unless left out."""
+    """JPEG baseline of R, G and B; an Adobe marker (transform 0) says so unless it is left out."""
     planes = [np.ascontiguousarray(rgb[..., index]) for index in range(3)]
     stream = without_jfif(bytes(simplejpeg.encode_jpeg_yuv_planes(*planes, quality=92)))
     return stream[:2] + b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00" + stream[2:] if adobe else stream

@@ -253,6 +253,11 @@ CASES = (
     Case("trailing-padding", "data set trailing padding", graded(), _trailing_padding),
     Case("elements-twice", "an element twice, out of order", graded(), _duplicate),
     Case("elements-behind-pixels", "an element behind the pixel data", graded(), _elements_behind),
-    Case("length-of-4-gb", "an element of 4 GB before the pixel data", refused("PIXELS_MISSING"), _length_beyond),
+    Case(
+        "length-of-4-gb",
+        "an element of 4 GB before the pixel data",
+        refused("PIXELS_MISSING"),
+        _length_beyond,
+    ),
     Case("cut-in-the-header", "the object ends in its header", _MISSING, _cut_in_header),
 )

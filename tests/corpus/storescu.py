@@ -22,7 +22,9 @@ def contexts(files: Iterable[Path]) -> list[tuple[str, str]]:
 def configuration(files: Iterable[Path]) -> str:
     """An association configuration for `storescu -xf` (DCMTK's asconfig.txt): one context for each pair."""
     pairs = contexts(files)
-    syntaxes = {syntax: f"Syntax{number}" for number, syntax in enumerate(sorted({each for _, each in pairs}))}
+    syntaxes = {
+        syntax: f"Syntax{number}" for number, syntax in enumerate(sorted({each for _, each in pairs}))
+    }
     lines = ["[[TransferSyntaxes]]"]
     for syntax, name in syntaxes.items():
         lines += [f"[{name}]", f"TransferSyntax1 = {syntax}"]

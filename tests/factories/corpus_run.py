@@ -21,8 +21,13 @@ from pynetdicom import AE, _config, build_context
 from pynetdicom.association import Association
 
 _SENDING = re.compile(r"^I: Sending file: (.+)$")
-_ANSWER = re.compile(r"^I: Received Store Response")
-_STATUS = re.compile(r"^D: +DIMSE Status +: 0x([0-9a-f]{4})", re.IGNORECASE)
+_ANSWER = re.compile(r"^I: Received Store Response \((.+)\)$")
+_NUMBER = re.compile(r"0x([0-9a-fA-F]{4})")
+_STATUSES = {
+    "Success": 0x0000,
+    "Error: DataSetDoesNotMatchSOPClass": 0xA900,
+    "Error: CannotUnderstand": 0xC210,  # its name of all 0xCxxx
+}
 _CURRENT = (
     "SELECT r.sop_instance_uid, s.study_instance_uid FROM reports r JOIN studies s ON s.id = r.study_id "
     "WHERE r.state = 'WRITTEN' AND s.withheld_reason IS NULL"
@@ -92,28 +97,27 @@ def _store(association: Association, path: Path) -> int | None:
     return int(answer.Status) if "Status" in answer else None
 
 
-def send_with_storescu(port: int, files: Sequence[Path]) -> tuple[Statuses, str]:
-    """Every file that storescu can read, each in its own transfer syntax; also all that it said."""
-    command: list[str | Path] = [require_binary("storescu"), "--debug", "--no-halt", "-aec", "FUNDUS"]
+def send_with_storescu(port: int, files: Sequence[Path]) -> Statuses:
+    """Every file by DCMTK, each in its own transfer syntax."""
+    command: list[str | Path] = [require_binary("storescu"), "--verbose", "--no-halt", "-aec", "FUNDUS"]
     command += ["-xf", files[0].parent / "storescu.cfg", PROFILE, "127.0.0.1", str(port), *files]
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240, check=False
-    )
-    output = done.stdout.decode(errors="replace")
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240, check=False)
     statuses: Statuses = {}
     current = ""
-    answered = False
-    for line in output.splitlines():
+    for line in done.stdout.decode(errors="replace").splitlines():
         if sending := _SENDING.match(line):
-            current, answered = Path(sending[1]).name, False
+            current = Path(sending[1]).name
         elif "No presentation context for" in line and current:
             statuses[current] = NOT_OFFERED
-        elif _ANSWER.match(line):
-            answered = True
-        elif answered and (status := _STATUS.match(line)):
-            statuses[current] = int(status[1], 16)
-            answered = False
-    return statuses, output
+        elif answer := _ANSWER.match(line):
+            statuses[current] = _status(answer[1])
+    return statuses
+
+
+def _status(said: str) -> int:
+    """The number behind DCMTK's name of a status."""
+    number = _NUMBER.search(said)
+    return int(number[1], 16) if number else _STATUSES[said]
 
 
 @dataclass(frozen=True)
@@ -156,7 +160,9 @@ class CorpusRun:
     def instances(self, case: Case) -> list[str]:
         """SOP Instance UIDs that the requests of a case announced, in order, each once."""
         paths = [path for name, path in self.files.items() if _is_of(name, case)]
-        return list(dict.fromkeys(str(read_file_meta_info(path).MediaStorageSOPInstanceUID) for path in paths))
+        return list(
+            dict.fromkeys(str(read_file_meta_info(path).MediaStorageSOPInstanceUID) for path in paths)
+        )
 
     def problems(self, case: Case, expected: Outcome) -> list[str]:
         """What became of a case otherwise than expected, in words."""
@@ -208,7 +214,10 @@ class CorpusRun:
                 row
                 for row in self._rejections
                 if row["kind"] == "CONTEXT"
-                and (row["sop_class_uid"] is None or (row["sop_class_uid"], row["transfer_syntax_uid"]) in pairs)
+                and (
+                    row["sop_class_uid"] is None
+                    or (row["sop_class_uid"], row["transfer_syntax_uid"]) in pairs
+                )
             ]
         else:
             rows = [row for row in self._rejections if row["sop_instance_uid"] in uids]

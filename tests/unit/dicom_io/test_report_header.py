@@ -6,9 +6,7 @@ from typing import Any
 import pytest
 from factories.reports import STUDY, header
 from pydicom.dataelem import RawDataElement
-from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.tag import Tag
 from pydicom.tag import Tag
 
 from dicom_io.errors import ReportBuildError
@@ -216,11 +214,16 @@ def test_a_long_string_is_one_line_of_64_characters() -> None:
 
 @pytest.mark.parametrize(
     ("keyword", "value"),
-    [("StudyDate", "２０２６０３０１"), ("StudyTime", "１０００００"), ("TimezoneOffsetFromUTC", "+０１００")],
+    [
+        ("StudyDate", "20260301"),
+        ("StudyTime", "100000"),
+        ("TimezoneOffsetFromUTC", "+0100"),
+    ],
 )
 def test_digits_of_other_scripts_are_no_dates(keyword: str, value: str) -> None:
     ds = header(SpecificCharacterSet="ISO_IR 192")
-    ds[keyword] = RawDataElement(Tag(keyword), None, 24, value.encode(), 0, True, True)
+    wide = value.translate({ord("0") + digit: 0xFF10 + digit for digit in range(10)}).encode()
+    ds[keyword] = RawDataElement(Tag(keyword), None, len(wide), wide, 0, True, True)
 
     assert not patient_and_study([ds]).get(keyword)
     assert utc_offset([ds]) is None
