@@ -19,9 +19,9 @@ from dicom_io.errors import ReportBuildError
 from dicom_io.strict_text import strict_text
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffd\\]")
-_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?", re.ASCII)
-_AGE = re.compile(r"\d{3}[DWMY]", re.ASCII)
-_OFFSET = re.compile(r"([+-])(\d{2})([0-5]\d)", re.ASCII)
+_TIME = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
+_AGE = re.compile(r"\d{3}[DWMY]")
+_OFFSET = re.compile(r"([+-])(\d{2})([0-5]\d)")
 _MAXIMUM_OFFSET = timedelta(hours=14)
 
 
@@ -43,7 +43,7 @@ def _is_person_name(value: str) -> bool:
 
 
 def _is_date(value: str) -> bool:
-    if not re.fullmatch(r"[0-9]{8}", value):
+    if not re.fullmatch(r"\d{8}", value):
         return False
     try:
         datetime.strptime(value, "%Y%m%d")  # a DA has no time zone
@@ -154,8 +154,7 @@ def long_string(text: str) -> str:
 
 
 def _is_offset(value: str) -> bool:
-    found = _OFFSET.fullmatch(value)  # a time zone of a day or more cannot even be made
-    return found is not None and timedelta(hours=int(found[2]), minutes=int(found[3])) <= _MAXIMUM_OFFSET
+    return bool(_OFFSET.fullmatch(value)) and abs(to_timezone(value).utcoffset(None)) <= _MAXIMUM_OFFSET
 
 
 def _single_study(evidence: Sequence[Dataset]) -> str:

@@ -127,6 +127,7 @@ CASES = (
         "the object ends in the middle of its pixel data",
         _UNREADABLE,
         _cut_file,
+        dcmtk="cannot read it",
     ),
     Case(
         "pixels-jpeg-cut-off",

@@ -136,5 +136,6 @@ CASES = (
         "encapsulated frames without a delimiter at the end",
         graded(),
         lambda case: [written(compressed(case, as_jpeg(), JPEGBaseline8Bit))[:-8]],
+        dcmtk="cannot read it",
     ),
 )

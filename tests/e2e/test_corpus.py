@@ -161,12 +161,13 @@ def test_no_patient_turns_up_in_log_database_or_status(run: CorpusRun) -> None:
 
 def structure(report: ReceivedReport) -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
     """Which attributes a report has, and which kinds of content items: what a validator looks at."""
-    attributes = frozenset(each.keyword for each in report.dataset if each.value not in (None, "", []))
+    ds = report.dataset
+    attributes = frozenset(str(tag) for tag in ds.keys() if ds.get_item(tag).value)  # noqa: SIM118 - decodes nothing
     return attributes, frozenset((item.ValueType, name_of(item)) for item in items_of(report.dataset))
 
 
 def found(term: bytes, content: bytes) -> bool:
     """Whether a term stands there; a number only where it is no part of a longer one, such as a UID."""
-    if not term.isdigit():
+    if not term.isdigit() or term not in content:
         return term in content
     return re.search(rb"(?<![0-9a-fA-F.])" + term + rb"(?![0-9a-fA-F.])", content) is not None
