@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import BinaryIO
 
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
@@ -17,13 +18,12 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 
 from dicom_io.elements import uid
 from dicom_io.errors import UnreadableObjectError
+from dicom_io.sequences import LONG_VR, UNDEFINED_LENGTH, is_vr, skip_undefined
 
 MAXIMUM_INFLATED_BYTES = 1 << 29
 """A deflated data set that is larger than this is refused before it is held in memory."""
 
-UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_DATA = {0x7FE00008, 0x7FE00009, 0x7FE00010}
-_LONG_VR = (b"OB", b"OW", b"UN", b"OD", b"OF", b"OL", b"OV", b"SQ", b"UC", b"UR", b"UT", b"SV", b"UV")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ParsedObject:
             return None
         if self.implicit_vr:
             return head, int(struct.unpack(f"{order}L", head[4:])[0])
-        if head[4:6] not in _LONG_VR:
+        if head[4:6] not in LONG_VR:
             return head, int(struct.unpack(f"{order}H", head[6:])[0])
         extended = self.stream.read(4)
         return head + extended, int(struct.unpack(f"{order}L", extended)[0])
@@ -75,8 +75,7 @@ def parse_object(file: BinaryIO, tags: Collection[int]) -> ParsedObject:
         syntax = uid(meta, 0x00020010)
         implicit, little = _encoding(syntax, file)
         stream = _inflated(file) if syntax == DeflatedExplicitVRLittleEndian else file
-        wanted: list[BaseTag | int] = [BaseTag(tag) for tag in tags]
-        ds = read_dataset(stream, implicit, little, stop_when=_at_pixel_data, specific_tags=wanted)
+        ds = _elements(stream, implicit, little, [BaseTag(tag) for tag in tags])
     except UnreadableObjectError:
         raise
     except Exception as error:  # the parser raises many types on damaged input, OSError among them
@@ -91,9 +90,46 @@ def _after_meta(tag: BaseTag, vr: str | None, length: int) -> bool:
     return tag >> 16 != 2
 
 
-def _at_pixel_data(tag: BaseTag, vr: str | None, length: int) -> bool:
-    """Whether the parser stands at Pixel Data, or its float kinds."""
-    return tag in _PIXEL_DATA
+def _at_pixel_data_or_sequence(tag: BaseTag, vr: str | None, length: int) -> bool:
+    """Whether the parser stands at Pixel Data, its float kinds, or a value of undefined length."""
+    return tag in _PIXEL_DATA or length == UNDEFINED_LENGTH
+
+
+def _elements(stream: BinaryIO, implicit: bool, little: bool, wanted: Sequence[BaseTag]) -> Dataset:
+    """Elements before Pixel Data; values of undefined length are passed, or kept as bytes when wanted."""
+    tags: list[BaseTag | int] = list(wanted)
+    ds = Dataset()
+    while True:
+        part = read_dataset(
+            stream, implicit, little, stop_when=_at_pixel_data_or_sequence, specific_tags=tags
+        )
+        ds.update({tag: part.get_item(tag) for tag in part.keys()})  # noqa: SIM118 - iterating would decode
+        start = stream.tell()
+        tag, vr = _head(stream, implicit, little)
+        if tag is None or tag in _PIXEL_DATA:
+            stream.seek(start)
+            return ds
+        first = stream.tell()
+        inner = implicit or vr in (None, "UN")  # PS3.5 section 6.2.2
+        length = skip_undefined(stream, implicit_vr=inner, little_endian=little)
+        if tag in wanted:
+            after = stream.tell()
+            stream.seek(first)
+            value = stream.read(length)
+            ds[tag] = RawDataElement(tag, None if implicit else "SQ", length, value, first, inner, little)
+            stream.seek(after)
+
+
+def _head(stream: BinaryIO, implicit: bool, little: bool) -> tuple[BaseTag | None, str | None]:
+    """Tag and value representation of the element at which the stream stands; it then stands at its value."""
+    head = stream.read(8)
+    if len(head) < 8:
+        return None, None
+    group, element = struct.unpack("<HH" if little else ">HH", head[:4])
+    explicit = not implicit and is_vr(head[4:6])
+    if explicit and head[4:6] in LONG_VR:
+        stream.seek(4, os.SEEK_CUR)
+    return BaseTag(group << 16 | element), head[4:6].decode("ascii") if explicit else None
 
 
 def _encoding(syntax: str, file: BinaryIO) -> tuple[bool, bool]:

@@ -21,6 +21,9 @@ _UID = re.compile(r"[0-9.]{1,64}")
 _PADDING = " \0"
 _LONGEST_TEXT = 1024
 _ITEM = (0xFFFE, 0xE000)
+_ITEM_MARKS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
+_MOST_ITEMS = 20_000
+"""In a sequence, nested ones included; a thousand frames have ten each. An item takes a kilobyte."""
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _TEXT_VR = ("IS", "DS", "LO", "SH", "CS", "ST", "LT")
 
@@ -113,6 +116,8 @@ def _parsed(ds: Dataset, tag: int) -> list[Dataset] | None:
     """Items as the parser sees them, None when it sees no sequence."""
     if BaseTag(tag) not in ds:
         return []
+    if any(raw_bytes(ds, tag).count(mark) > _MOST_ITEMS for mark in _ITEM_MARKS):
+        return None
     try:
         value = ds[BaseTag(tag)].value
     except Exception:  # the parser raises many types on a broken sequence; all mean "not readable"

@@ -11,12 +11,13 @@ from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicom_io.dataset import parse_object
-from dicom_io.elements import codes, integer_string, readable_items, text, texts, uid, unsigned
+from dicom_io.elements import codes, integer_string, items, readable_items, text, texts, uid, unsigned
 from dicom_io.errors import IdentifierMissingError
 from dicom_io.illumination import not_colour, not_retinal
 from dicom_io.laterality import UNREADABLE, Laterality, LateralityReading, read_laterality
 from dicom_io.pixel_digest import pixel_digest
 from dicom_io.report_header import COPIED_TAGS, copied_values
+from dicom_io.strict_text import identifying_text
 
 __all__ = [
     "MAXIMUM_FRAMES",
@@ -32,6 +33,13 @@ MAXIMUM_FRAMES = 1024
 """More frames than this are not listed one by one; `pixels` refuses such an object."""
 
 _IMAGE_LATERALITY, _LATERALITY, _FRAME_LATERALITY = 0x00200062, 0x00200060, 0x00209072
+_ANATOMIC_REGION, _REGION_MODIFIER = 0x00082218, 0x00082220
+_CODED_SIDES = {
+    "24028007": "R", "G-A100": "R", "18944008": "R",
+    "7771000": "L", "G-A101": "L", "8966001": "L",
+    "51440002": "B", "G-A102": "B", "40638003": "B",
+}  # fmt: skip
+"""Code values of sides and of right, left and both eyes (PS3.16 CID 244, SNOMED CT and SNOMED RT)."""
 _SHARED_GROUPS, _PER_FRAME_GROUPS, _FRAME_ANATOMY = 0x52009229, 0x52009230, 0x00209071
 _DEVICE_TYPE, _ILLUMINATION = 0x00220015, 0x00220016
 _LIGHT_PATH_FILTERS, _IMAGE_PATH_FILTERS, _CHANNELS = 0x00220017, 0x00220018, 0x0022001A
@@ -42,7 +50,7 @@ _WANTED = (
     0x0020000E, _LATERALITY, _IMAGE_LATERALITY, 0x00201208, _DEVICE_TYPE, _ILLUMINATION,
     _LIGHT_PATH_FILTERS, _IMAGE_PATH_FILTERS, _CHANNELS, _CONTRAST_AGENTS, 0x00280002, 0x00280004,
     0x00280006, 0x00280008, 0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280301, 0x00401003,
-    _SHARED_GROUPS, _PER_FRAME_GROUPS, *COPIED_TAGS,
+    _SHARED_GROUPS, _PER_FRAME_GROUPS, _ANATOMIC_REGION, *COPIED_TAGS,
 )  # fmt: skip
 _NOT_DECISIVE = (
     "acquisition_datetime", "burned_in_annotation", "modality", "pixel_sha256", "related_instances",
@@ -65,6 +73,9 @@ class FundusHeader:
         transfer_syntax_uid: (0002,0010).
         accession_number: (0008,0050).
         patient_id: (0010,0020); kept out of `repr`.
+        patient: (0010,0020) to be compared: two are equal only when their values are; kept out of `repr`.
+        patient_context: What else tells patients apart, to be compared: who issued the identifier,
+            (0010,0021); without an identifier, name and birth date. "" when not stated; kept out of `repr`.
         issuer_of_patient_id: (0010,0021); kept out of `repr`.
         manufacturer: (0008,0070).
         model_name: (0008,1090).
@@ -102,6 +113,8 @@ class FundusHeader:
     transfer_syntax_uid: str
     accession_number: str = ""
     patient_id: str = field(default="", repr=False)
+    patient: str = field(default="", repr=False)
+    patient_context: str = field(default="", repr=False)
     issuer_of_patient_id: str = field(default="", repr=False)
     manufacturer: str = ""
     model_name: str = ""
@@ -195,6 +208,8 @@ def _header(ds: Dataset, transfer_syntax_uid: str, pixel_sha256: str | None) -> 
         transfer_syntax_uid=transfer_syntax_uid,
         accession_number=text(ds, 0x00080050),
         patient_id=text(ds, 0x00100020),
+        patient=identifying_text(ds, "PatientID"),
+        patient_context=_patient_context(ds),
         issuer_of_patient_id=text(ds, 0x00100021),
         manufacturer=text(ds, 0x00080070),
         model_name=text(ds, 0x00081090),
@@ -226,6 +241,14 @@ def _header(ds: Dataset, transfer_syntax_uid: str, pixel_sha256: str | None) -> 
     )
 
 
+def _patient_context(ds: Dataset) -> str:
+    """Patient ID is of type 2 and may be empty: then two names, or two birth dates, are two patients."""
+    if identifying_text(ds, "PatientID"):
+        return identifying_text(ds, "IssuerOfPatientID")
+    stated = [identifying_text(ds, keyword) for keyword in ("PatientName", "PatientBirthDate")]
+    return "\0".join(stated) if any(stated) else ""
+
+
 def _required_uid(ds: Dataset, tag: int, name: str) -> str:
     value = uid(ds, tag)
     if not value:
@@ -238,6 +261,7 @@ def _lateralities(ds: Dataset, frames: int) -> Iterator[LateralityReading]:
     shared = [
         *texts(ds, _IMAGE_LATERALITY),
         *texts(ds, _LATERALITY),
+        *_coded_sides(ds),
         *_frame_statements(readable_items(ds, _SHARED_GROUPS)),
     ]
     per_frame = readable_items(ds, _PER_FRAME_GROUPS)
@@ -247,6 +271,17 @@ def _lateralities(ds: Dataset, frames: int) -> Iterator[LateralityReading]:
         return
     for index in range(count):
         yield read_laterality([*shared, *_frame_statements(per_frame[index : index + 1] or None)])
+
+
+def _coded_sides(ds: Dataset) -> Iterator[str]:
+    """Sides that Anatomic Region Sequence and its modifiers state by code (PS3.3 table 10-5)."""
+    regions = items(ds, _ANATOMIC_REGION)
+    for code in (
+        *codes(ds, _ANATOMIC_REGION),
+        *(each for item in regions for each in codes(item, _REGION_MODIFIER)),
+    ):
+        if code in _CODED_SIDES:
+            yield _CODED_SIDES[code]
 
 
 def _frame_statements(groups: list[Dataset] | None) -> Iterator[str]:

@@ -12,7 +12,8 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from dicom_io.dataset import UNDEFINED_LENGTH, ParsedObject
+from dicom_io.dataset import ParsedObject
+from dicom_io.sequences import UNDEFINED_LENGTH
 
 _BLOCK = 1 << 20
 _ITEM = b"\xfe\xff\x00\xe0"

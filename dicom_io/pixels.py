@@ -15,10 +15,11 @@ from pydicom.uid import UID
 
 from dicom_io.codecs import CODECS, RgbFrame, decode_frame, finished
 from dicom_io.colour_model import expand_422, ybr_to_rgb
-from dicom_io.dataset import UNDEFINED_LENGTH, ParsedObject, parse_object
+from dicom_io.dataset import ParsedObject, parse_object
 from dicom_io.errors import RefusedPixelsError, UnreadableObjectError
 from dicom_io.frame_layout import LAYOUT_TAGS, MAXIMUM_PIXELS, UNCOMPRESSED, FrameLayout, read_layout
 from dicom_io.header import FundusHeader
+from dicom_io.sequences import UNDEFINED_LENGTH
 
 __all__ = ["MAXIMUM_PIXELS", "RgbFrame", "frames"]
 

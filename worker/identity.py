@@ -55,7 +55,7 @@ class Identity:
         return self._digest("patient", patient_id.strip())
 
     def issuer_pseudonym(self, issuer: str) -> str | None:
-        """Return 64 hexadecimal digits that stand for the issuer (0010,0021); None without one."""
+        """Return 64 hexadecimal digits that stand for the issuer (0010,0021), or for what takes its place."""
         return self._digest("issuer", issuer.strip()) if issuer.strip() else None
 
     def header_key(self, content: str) -> str:

@@ -148,6 +148,8 @@ def store(
     if recorded.outcome in (Outcome.UID_CONFLICT, Outcome.KEPT_ASIDE):
         runtime.spool.quarantine(spooled)
         log.error("uid_conflict", sop_instance_uid=header.sop_instance_uid, study=recorded.study_id)
+    if recorded.outcome is Outcome.LATE_RETRY:
+        log.warning("late_retry_ignored", sop_instance_uid=header.sop_instance_uid, study=recorded.study_id)
     if recorded.outcome is not Outcome.NEW:
         _say_that_it_is_back(runtime, spooled, recorded.outcome)
     if recorded.analyse:
@@ -195,7 +197,7 @@ def new_image(
         study=StudyContent(
             study_instance_uid=header.study_instance_uid,
             accession_number=clean_text(header.accession_number, 64) or None,
-            patient_key=runtime.identity.pseudonym(header.patient_id),
+            patient_key=runtime.identity.pseudonym(header.patient),
             priority=_REQUESTED.get(header.requested_priority, _DIMSE.get(dimse_priority, 2)),
             related_instances=min(header.related_instances or 0, _LARGEST) or None,
         ),
@@ -219,7 +221,7 @@ def new_image(
         route=route,
         adapter=adapter,
         lateralities=tuple((reading.value, reading.reason_code) for reading in header.laterality),
-        issuer_key=runtime.identity.issuer_pseudonym(header.issuer_of_patient_id),
+        issuer_key=runtime.identity.issuer_pseudonym(header.patient_context),
         header_key=runtime.identity.header_key(decisive_content(header)),
         calling_ae=calling_ae,
         association=None if caller is None else _association(runtime, caller),

@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from io import BytesIO
 
 import pydicom
 import structlog
@@ -25,6 +24,7 @@ from dicom_io.report_content import (
     ReportEye,
     ReportImage,
 )
+from dicom_io.report_header import read_evidence
 from dicom_io.uids import derived_uid
 from worker.backoff import backoff_s
 from worker.dispatch import Job
@@ -203,7 +203,7 @@ def _evidence(runtime: Runtime, study_instance_uid: str, rows: Sequence[ImageRow
                 log.error("evidence_damaged", sop_instance_uid=row.sop_instance_uid, error=str(error))
             damaged.append((row, error))
         else:
-            evidence.append(pydicom.dcmread(BytesIO(data), stop_before_pixels=True))
+            evidence.append(read_evidence(data))
     if damaged and not evidence:
         raise damaged[0][1]
     # One lost file does not keep the rest of its study from being reported: it is referred to by its row.

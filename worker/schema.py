@@ -301,7 +301,7 @@ class Instance(Base):
     """One [value, reason_code] a frame: ["R", null], [null, "LATERALITY_UNKNOWN"]."""
     patient_key: Mapped[str] = mapped_column(HASH)
     issuer_key: Mapped[str | None] = mapped_column(HASH)
-    """Who issued the patient's identifier; two of them are two patients. NULL: not stated."""
+    """Who issued the identifier; without one, name and birth date. Two are two patients. NULL: not stated."""
     header_key: Mapped[str] = mapped_column(HASH)
     """Keyed digest of all of the header that the analysis or the report depends on."""
     calling_ae: Mapped[str] = mapped_column(AE_TITLE)
@@ -357,6 +357,8 @@ class HeaderVersion(Base):
     patient_key: Mapped[str] = mapped_column(HASH)
     lateralities: Mapped[list[Any]]
     received_at: Mapped[datetime]
+    association_id: Mapped[str | None] = mapped_column(String(32))
+    """Over which these bytes came last; NULL: found in the spool, so that no sender was told of them."""
 
     __table_args__ = (UniqueConstraint("instance_id", "version", name="uq_header_versions_version"),)
 
@@ -374,6 +376,8 @@ class Quarantined(Base):
     received_at: Mapped[datetime]
     resolved_at: Mapped[datetime | None]
     """When a person decided that the first object counts; NULL: the conflict stands."""
+    study_id: Mapped[int | None] = mapped_column(ForeignKey("studies.id"), index=True)
+    """The study that this object names: its report would lack this image. NULL: received before 0004."""
 
     __table_args__ = (UniqueConstraint("instance_id", "sha256", name="uq_quarantined_sha256"),)
 

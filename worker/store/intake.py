@@ -3,8 +3,9 @@
 The bytes of the current header version again change nothing. The same pixels under another header are a new
 header version, an earlier version that comes again too: it takes a correction back. When the header differs
 in anything that the analysis or the report depends on, the image is analysed anew and the report revised.
-Other pixels under a UID that is taken are kept in quarantine and the report is withheld: one is wrong, and
-nobody but a person can tell which.
+An earlier version whose sender may not have learnt that we have it is a retry, and takes back nothing.
+Other pixels under a UID that is taken are kept in quarantine and the report is withheld, also that of the
+study which they name: one is wrong, and nobody but a person can tell which.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, ScalarSelect, insert, select, update
+from sqlalchemy import Connection, Row, ScalarSelect, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from worker.schema import (
@@ -80,6 +81,8 @@ class Outcome(StrEnum):
     IDENTICAL = "IDENTICAL"
     NEW_HEADER = "NEW_HEADER"
     UID_CONFLICT = "UID_CONFLICT"
+    LATE_RETRY = "LATE_RETRY"
+    """The bytes of an earlier header version, sent again because their sender may not have been answered."""
     KEPT_ASIDE = "KEPT_ASIDE"
     """The bytes of an object that is in quarantine already."""
 
@@ -108,6 +111,9 @@ def record(tx: Connection, image: NewImage, policy: ClosingPolicy) -> Recorded:
     if _is_aside(tx, existing.id, image.sha256):
         _link_association(tx, image.association, existing.study_id)
         return _recorded(Outcome.KEPT_ASIDE, existing)
+    if _is_retry(tx, existing, image):
+        _link_association(tx, image.association, existing.study_id)
+        return _recorded(Outcome.LATE_RETRY, existing)
     if image.pixel_sha256 is not None and image.pixel_sha256 == existing.pixel_sha256:
         return _record_header(tx, existing, image, policy)
     return _record_conflict(tx, existing, image, policy)
@@ -146,6 +152,38 @@ def _find(tx: Connection, sop_instance_uid: str) -> Row[Any] | None:
 def _is_aside(tx: Connection, instance_id: int, sha256: str) -> bool:
     aside = select(Quarantined.id).where(Quarantined.instance_id == instance_id, Quarantined.sha256 == sha256)
     return tx.scalar(aside) is not None
+
+
+def _is_retry(tx: Connection, existing: Row[Any], image: NewImage) -> bool:
+    """Whether these are bytes that we have, from a sender that may not know it (decision 0010).
+
+    A sender that released the association, or went on with the next object over it, was told. One whose
+    association ended otherwise, or is still open, sends again what it was not told of: that is no correction.
+    """
+    version = _last_version(tx, existing.id, image.sha256)
+    if version is None or image.association is None or version.association_id == image.association.id:
+        return False
+    if version.association_id is not None:
+        earlier = select(Association.outcome).where(Association.id == version.association_id)
+        ended = tx.execute(earlier).one_or_none()
+        if ended is None or ended.outcome == "RELEASED":  # None: forgotten, long ago
+            return False
+    _came_over(tx, version.id, image.association)
+    return True
+
+
+def _last_version(tx: Connection, instance_id: int, sha256: str) -> Row[Any] | None:
+    """Return the newest header version of these bytes."""
+    same = select(HeaderVersion.__table__).where(
+        HeaderVersion.instance_id == instance_id, HeaderVersion.sha256 == sha256
+    )
+    return tx.execute(same.order_by(HeaderVersion.id.desc()).limit(1)).one_or_none()
+
+
+def _came_over(tx: Connection, version_id: int, association: AssociationRow) -> None:
+    """Remember over which association the bytes of a header version came last."""
+    came = update(HeaderVersion).where(HeaderVersion.id == version_id)
+    tx.execute(came.values(association_id=association.id))
 
 
 def _recorded(outcome: Outcome, existing: Row[Any], *, analyse: bool = False) -> Recorded:
@@ -246,6 +284,9 @@ def _record_identical(tx: Connection, existing: Row[Any], image: NewImage, polic
         values |= {**_ANALYSE_ANEW, "content_version": _content_version(existing.study_id)}
     if values:
         tx.execute(update(Instance).where(Instance.id == existing.id).values(values))
+    version = _last_version(tx, existing.id, image.sha256)
+    if version is not None and image.association is not None:
+        _came_over(tx, version.id, image.association)
     _link_association(tx, image.association, existing.study_id)
     return _recorded(Outcome.IDENTICAL, existing, analyse=analyse)
 
@@ -281,6 +322,8 @@ def _camera_changed(existing: Row[Any], image: NewImage) -> bool:
 
 
 def _record_conflict(tx: Connection, existing: Row[Any], image: NewImage, policy: ClosingPolicy) -> Recorded:
+    """Keep the object aside, and withhold the reports of both studies: either may lack its image."""
+    named = _named_study(tx, existing.study_id, image, policy)
     values = {
         "instance_id": existing.id,
         "sha256": image.sha256,
@@ -288,12 +331,21 @@ def _record_conflict(tx: Connection, existing: Row[Any], image: NewImage, policy
         "reason_code": "UID_CONFLICT",
         "calling_ae": image.calling_ae,
         "received_at": db_now(),
+        "study_id": named,
     }
     tx.execute(insert(Quarantined).values(values))
     tx.execute(update(Instance).where(Instance.id == existing.id).values(uid_conflict=True))
-    studies.settle_content(tx, existing.study_id, policy)
-    _link_association(tx, image.association, existing.study_id)
+    for study_id in sorted({named, existing.study_id}):
+        studies.settle_content(tx, study_id, policy)
+        _link_association(tx, image.association, study_id)
     return _recorded(Outcome.UID_CONFLICT, existing)
+
+
+def _named_study(tx: Connection, study_id: int, image: NewImage, policy: ClosingPolicy) -> int:
+    """Return the study that the object names: the instance's own, which it does not reopen, or another."""
+    own = select(Study.study_instance_uid).where(Study.id == study_id)
+    same = tx.scalar(own) == image.study.study_instance_uid
+    return study_id if same else studies.touch(tx, image.study, policy)
 
 
 def _add_header_version(
@@ -308,6 +360,7 @@ def _add_header_version(
         "patient_key": image.study.patient_key,
         "lateralities": _listed(image),
         "received_at": db_now(),
+        "association_id": None if image.association is None else image.association.id,
     }
     tx.execute(insert(HeaderVersion).values(values))
 
@@ -315,13 +368,18 @@ def _add_header_version(
 def conflicts(
     tx: Connection, *, sop_instance_uid: str | None, study_instance_uid: str | None
 ) -> list[tuple[int, int]]:
-    """Return (id, study id) of instances in a UID conflict that match every criterion given."""
+    """Return (id, study id) of instances in a UID conflict that match every criterion given.
+
+    An instance is in the conflict of its own study, and of the one that the object in quarantine names.
+    """
     statement = select(Instance.id, Instance.study_id).where(Instance.uid_conflict)
     if sop_instance_uid:
         statement = statement.where(Instance.sop_instance_uid == sop_instance_uid)
     if study_instance_uid:
-        statement = statement.join(Study, Study.id == Instance.study_id)
-        statement = statement.where(Study.study_instance_uid == study_instance_uid)
+        study = select(Study.id).where(Study.study_instance_uid == study_instance_uid).scalar_subquery()
+        aside = select(Quarantined.instance_id)
+        aside = aside.where(Quarantined.study_id == study, Quarantined.resolved_at.is_(None))
+        statement = statement.where(or_(Instance.study_id == study, Instance.id.in_(aside)))
     return [(row.id, row.study_id) for row in tx.execute(statement.order_by(Instance.id))]
 
 
@@ -340,8 +398,8 @@ def keep_first(tx: Connection, found: Sequence[tuple[int, int]], policy: Closing
     standing = update(Instance).where(Instance.id.in_(ids), Instance.uid_conflict)
     ended = tx.execute(standing.values(uid_conflict=False)).rowcount
     aside = update(Quarantined).where(Quarantined.instance_id.in_(ids), Quarantined.resolved_at.is_(None))
-    tx.execute(aside.values(resolved_at=db_now()))
-    touched = sorted({study_id for _, study_id in found})
+    named = tx.scalars(aside.values(resolved_at=db_now()).returning(Quarantined.study_id)).all()
+    touched = sorted({study_id for _, study_id in found} | {each for each in named if each is not None})
     for study_id in touched:
         studies.settle_content(tx, study_id, policy)
     studies.reopen_for_report(tx, touched, policy.report_deadline_s)

@@ -28,6 +28,7 @@ from worker.schema import (
     AssociationStudy,
     Instance,
     InstanceState,
+    Quarantined,
     Study,
     StudyState,
     db_now,
@@ -156,6 +157,8 @@ def settle_content(tx: Connection, study_id: int, policy: ClosingPolicy) -> None
             func.coalesce(func.sum(cast(Instance.uid_conflict, Integer)), 0),
         ).where(Instance.study_id == study_id)
     ).one()
+    named = select(Quarantined.id).where(Quarantined.study_id == study_id, Quarantined.resolved_at.is_(None))
+    conflicts = conflicts or tx.scalar(named.limit(1)) is not None
     reason = "UID_CONFLICT" if conflicts else "PATIENT_CONFLICT" if max(patients, issuers) > 1 else None
     values: dict[str, object] = {"withheld_reason": reason}
     if patients == 1:
