@@ -27,7 +27,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from dicom_io.colour_model import samples_are_ybr, ybr_to_rgb
+from dicom_io.colour_model import samples_are_ybr, was_rgb_already, ybr_to_rgb
 from dicom_io.errors import RefusedPixelsError
 from dicom_io.frame_layout import FrameLayout, check_stream
 from dicom_io.jpeg2000_markers import read_jpeg2000_header
@@ -43,6 +43,7 @@ NO_TRANSFORM = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 _LOSSLESS, _JPEG_LS = 0xC3, 0xF7
 _DCT = (0xC0, 0xC1, 0xC2)
 _BY_PLANE = 0
+_MOST_BEYOND = 0.2
 _END_OF_IMAGE = b"\xff\xd9"
 
 
@@ -82,6 +83,24 @@ def finished(samples: Samples, bits: int, layout: FrameLayout, *, stated_ybr: bo
     return np.ascontiguousarray(eight_bit)
 
 
+def without_unused_bits(samples: Samples, bits: int) -> Samples:
+    """Samples as far as High Bit: what is above may be an overlay of old (PS3.5 8.1.1), and is no picture.
+
+    Args:
+        samples: uint8 or uint16 of any shape.
+        bits: Significant bits, from bit 0 on.
+
+    Raises:
+        RefusedPixelsError: PIXELS_UNREADABLE when so many samples go beyond that High Bit must be wrong.
+    """
+    if samples.dtype == np.uint8 or bits >= 16:
+        return samples
+    beyond = np.count_nonzero(samples >> bits) / max(samples.size, 1)
+    if beyond > _MOST_BEYOND:
+        raise RefusedPixelsError("PIXELS_UNREADABLE", f"{beyond:.0%} of the samples go beyond {bits} bits")
+    return samples & np.uint16((1 << bits) - 1) if beyond else samples
+
+
 def _jpeg(stream: bytes, layout: FrameLayout) -> RgbFrame:
     """JPEG baseline, extended, progressive or lossless (T.81), whichever the stream is."""
     jpeg = read_jpeg_header(stream)
@@ -95,19 +114,32 @@ def _jpeg(stream: bytes, layout: FrameLayout) -> RgbFrame:
         return _jpeg_lossless(stream, layout)
     if layout.palette is not None:
         raise RefusedPixelsError("PIXELS_UNREADABLE", "palette colour in a lossy JPEG stream")
-    if jpeg.colour is JpegColour.UNSTATED and not layout.stated_ybr:
-        raw = _libjpeg(stream[:2] + NO_TRANSFORM + stream[2:], "RGB")
-        return ybr_to_rgb(raw) if samples_are_ybr(raw, stated_ybr=False) else raw
-    return _libjpeg(stream, "RGB")
+    return _jpeg_by_content(stream, jpeg.colour, layout)
+
+
+def _jpeg_by_content(stream: bytes, colour: JpegColour, layout: FrameLayout) -> RgbFrame:
+    """As markers say, else as the label says, unless the dark surround of the picture proves them wrong."""
+    if colour is JpegColour.RGB:
+        pixels = _libjpeg(stream, "RGB")
+        return ybr_to_rgb(pixels) if samples_are_ybr(pixels, stated_ybr=False) else pixels
+    if colour is JpegColour.UNSTATED:
+        raw = _as_coded(stream)
+        return _libjpeg(stream, "RGB") if samples_are_ybr(raw, stated_ybr=layout.stated_ybr) else raw
+    pixels = _libjpeg(stream, "RGB")
+    return _as_coded(stream) if was_rgb_already(pixels) else pixels
+
+
+def _as_coded(stream: bytes) -> RgbFrame:
+    """Samples of a JPEG stream as they are coded, no colour converted."""
+    bare = without_application_data(stream)
+    return _libjpeg(bare[:2] + NO_TRANSFORM + bare[2:], "RGB")
 
 
 def _jpeg_lossless(stream: bytes, layout: FrameLayout) -> RgbFrame:
     """Process 14 codes samples as they are: the label and the content tell their colours, no marker does."""
-    bare = without_application_data(stream)
     if layout.palette is not None:
-        return finished(_libjpeg(bare, "GRAY"), 8, layout, stated_ybr=False)
-    raw = _libjpeg(bare[:2] + NO_TRANSFORM + bare[2:], "RGB")
-    return finished(raw, 8, layout, stated_ybr=layout.stated_ybr)
+        return finished(_libjpeg(without_application_data(stream), "GRAY"), 8, layout, stated_ybr=False)
+    return finished(_as_coded(stream), 8, layout, stated_ybr=layout.stated_ybr)
 
 
 def _libjpeg(stream: bytes, colourspace: str) -> RgbFrame:
@@ -172,6 +204,7 @@ def _rle(stream: bytes, layout: FrameLayout) -> RgbFrame:
         detail = f"RLE with {layout.bits_allocated} bits a sample is not read"
         raise RefusedPixelsError("PIXELS_UNREADABLE", detail)
     samples = decode_rle(stream, layout.rows, layout.columns, layout.components, layout.bits_allocated)
+    samples = without_unused_bits(samples, layout.significant_bits)
     return finished(samples, layout.significant_bits, layout, stated_ybr=layout.stated_ybr)
 
 

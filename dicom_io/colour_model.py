@@ -10,6 +10,7 @@ Samples = npt.NDArray[np.uint8]
 _SAMPLED_PIXELS = 65_536
 _DARK = 24
 _NEUTRAL = 128
+_BLACK_CONVERTED = 135
 _NEUTRAL_WIDTH = 16
 _SMALLEST_SHARE = 0.005
 _CLEAR_RATIO = 4
@@ -28,8 +29,7 @@ def samples_are_ybr(samples: Samples, *, stated_ybr: bool) -> bool:
         samples: uint8 (H, W, 3).
         stated_ybr: Whether the header states a YBR photometric interpretation.
     """
-    step = max(1, round((samples.shape[0] * samples.shape[1] / _SAMPLED_PIXELS) ** 0.5))
-    thinned = samples[::step, ::step].reshape(-1, 3)
+    thinned = _thinned(samples)
     dark = thinned[thinned[:, 0] < _DARK].astype(np.int16)
     neutral = int((np.abs(dark[:, 1:] - _NEUTRAL) < _NEUTRAL_WIDTH).all(axis=1).sum())
     black = int((dark[:, 1:] < _DARK).all(axis=1).sum())
@@ -42,6 +42,27 @@ def samples_are_ybr(samples: Samples, *, stated_ybr: bool) -> bool:
         return False
     as_read = ybr_to_rgb(np.ascontiguousarray(thinned[np.newaxis]))
     return _reddish(as_read) or not _reddish(thinned)
+
+
+def was_rgb_already(rgb: Samples) -> bool:
+    """Whether RGB samples were taken for YBR_FULL and converted: their black surround is green then.
+
+    (0, 0, 0) read as YBR_FULL is (0, 135, 0), a colour that no photograph of a fundus has beside no black.
+
+    Args:
+        rgb: uint8 (H, W, 3), as converted.
+    """
+    thinned = _thinned(rgb)
+    dark = thinned[(thinned[:, 0] < _DARK) & (thinned[:, 2] < _DARK)].astype(np.int16)
+    green = int((np.abs(dark[:, 1] - _BLACK_CONVERTED) < _NEUTRAL_WIDTH).sum())
+    black = int((dark[:, 1] < _DARK).sum())
+    return green >= max(1, round(len(thinned) * _SMALLEST_SHARE)) and green > _CLEAR_RATIO * black
+
+
+def _thinned(samples: Samples) -> Samples:
+    """Evenly spread pixels of (H, W, 3), as (N, 3)."""
+    step = max(1, round((samples.shape[0] * samples.shape[1] / _SAMPLED_PIXELS) ** 0.5))
+    return samples[::step, ::step].reshape(-1, 3)
 
 
 def ybr_to_rgb(samples: Samples) -> Samples:

@@ -6,6 +6,8 @@
     ├── UnreadableObjectError      UNREADABLE_OBJECT     0xC210
     ├── IdentifierMissingError     IDENTIFIER_MISSING    0xA900
     ├── RefusedPixelsError         the reason is given by the raiser
+    ├── DecoderLostError           INTERNAL_ERROR        retryable
+    ├── DecoderPoolClosedError     INTERNAL_ERROR        retryable
     ├── SpoolFullError             OUT_OF_RESOURCES      0xA700, retryable
     ├── BacklogError               BACKLOG_LIMIT         0xA700, retryable
     ├── ObjectTooLargeError        OBJECT_TOO_LARGE      0xC212
@@ -51,8 +53,8 @@ class RefusedPixelsError(DicomIoError):
     """The pixels cannot or must not be analysed.
 
     Args:
-        reason_code: PIXELS_MISSING, PIXELS_UNREADABLE, UNSUPPORTED_TRANSFER_SYNTAX, NOT_COLOUR
-            or IMAGE_TOO_LARGE.
+        reason_code: PIXELS_MISSING, PIXELS_UNREADABLE, UNSUPPORTED_TRANSFER_SYNTAX, NOT_COLOUR,
+            IMAGE_TOO_LARGE or DECODER_FAILED.
         detail: One sentence with the numbers that led to the refusal.
     """
 
@@ -60,6 +62,21 @@ class RefusedPixelsError(DicomIoError):
         super().__init__(f"{reason_code}: {detail}")
         self.reason_code = reason_code
         self.detail = detail
+
+
+class DecoderLostError(DicomIoError):
+    """A decoder process was killed by somebody else, the kernel for want of memory perhaps."""
+
+    retryable = True
+
+
+class DecoderPoolClosedError(DicomIoError):
+    """The decoder processes were ended because the service stops."""
+
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("the decoder processes were ended")
 
 
 class SpoolFullError(DicomIoError):

@@ -5,7 +5,7 @@ Every size is checked against the limits before memory is taken for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
 
@@ -13,7 +13,7 @@ import numpy as np
 from pydicom.encaps import generate_frames
 from pydicom.uid import UID
 
-from dicom_io.codecs import CODECS, RgbFrame, decode_frame, finished
+from dicom_io.codecs import CODECS, RgbFrame, Samples, decode_frame, finished, without_unused_bits
 from dicom_io.colour_model import expand_422, ybr_to_rgb
 from dicom_io.dataset import ParsedObject, parse_object
 from dicom_io.errors import RefusedPixelsError, UnreadableObjectError
@@ -21,15 +21,21 @@ from dicom_io.frame_layout import LAYOUT_TAGS, MAXIMUM_PIXELS, UNCOMPRESSED, Fra
 from dicom_io.header import FundusHeader
 from dicom_io.sequences import UNDEFINED_LENGTH
 
-__all__ = ["MAXIMUM_PIXELS", "RgbFrame", "frames"]
+__all__ = ["MAXIMUM_PIXELS", "Decode", "RgbFrame", "frames"]
+
+Decode = Callable[[bytes, FrameLayout], RgbFrame]
+"""Decodes one compressed frame: `codecs.decode_frame`, or `DecoderPool.decode` of the same contract."""
 
 
-def frames(data: bytes, header: FundusHeader | None = None) -> Iterator[RgbFrame]:
+def frames(
+    data: bytes, header: FundusHeader | None = None, decode: Decode = decode_frame
+) -> Iterator[RgbFrame]:
     """Decode every frame of a DICOM object, one by one.
 
     Args:
         data: The whole DICOM file (PS3.10).
         header: Its header where it was read already; spares reading it again.
+        decode: What decodes compressed frames.
 
     Yields:
         uint8 RGB (H, W, 3), C-contiguous, one per frame, in order.
@@ -50,17 +56,17 @@ def frames(data: bytes, header: FundusHeader | None = None) -> Iterator[RgbFrame
     if element is None or element[1] == 0:
         raise RefusedPixelsError("PIXELS_MISSING", "the object has no pixel data")
     if layout.transfer_syntax_uid in CODECS:
-        yield from _compressed_frames(parsed, layout)
+        yield from _compressed_frames(parsed, layout, decode)
     else:
         swapped = layout.bits_allocated == 8 and not parsed.little_endian and element[0][4:6] == b"OW"
         yield from _raw_frames(_in_order(parsed) if swapped else parsed, layout, element[1])
 
 
-def _compressed_frames(parsed: ParsedObject, layout: FrameLayout) -> Iterator[RgbFrame]:
+def _compressed_frames(parsed: ParsedObject, layout: FrameLayout, decode: Decode) -> Iterator[RgbFrame]:
     """Frames of encapsulated pixels (PS3.5 A.4)."""
     decoded = 0
     for stream in _streams(parsed, layout.frames):
-        yield decode_frame(stream, layout)
+        yield decode(stream, layout)
         decoded += 1
     if decoded != layout.frames:
         detail = f"{decoded} of {layout.frames} frames are there"
@@ -123,7 +129,8 @@ def _is_halved(layout: FrameLayout, stated_bytes: int) -> bool:
 
 def _full_frame(content: bytes, layout: FrameLayout, little_endian: bool) -> RgbFrame:
     """One frame with every sample of each pixel, as 8-bit RGB."""
-    samples = np.frombuffer(content, _sample_type(layout, little_endian))
+    stored: Samples = np.frombuffer(content, _sample_type(layout, little_endian))
+    samples = without_unused_bits(stored, layout.significant_bits)
     if layout.planar_configuration == 1:
         planes = samples.reshape(layout.components, layout.rows, layout.columns)
         samples = np.moveaxis(planes, 0, 2)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import structlog
 
 from dicom_io.camera import CameraMatch
-from dicom_io.errors import DicomIoError, RefusedPixelsError
+from dicom_io.errors import DecoderPoolClosedError, DicomIoError, RefusedPixelsError
 from dicom_io.header import FundusHeader, colour_refusal, read_header
 from dicom_io.pixels import frames
 from models.errors import NoFieldOfViewError
@@ -89,7 +89,7 @@ def _end(runtime: Runtime, claimed: ImageClaim) -> str:
 
 def _end_without_findings(runtime: Runtime, claimed: ImageClaim, error: Exception) -> str:
     """Tell apart: we are stopping, the image is at fault, or something may work later."""
-    if isinstance(error, BatcherClosedError) and runtime.stopping.is_set():
+    if isinstance(error, BatcherClosedError | DecoderPoolClosedError) and runtime.stopping.is_set():
         runtime.database.write(images.give_back, claimed)
         return "given back"
     if isinstance(error, BatcherFullError | OSError):
@@ -190,7 +190,7 @@ def _frames(
     size = runtime.bundle.manifest.size
     started = time.perf_counter()
     rgb: npt.NDArray[np.uint8]
-    for number, rgb in enumerate(frames(data, header), start=1):
+    for number, rgb in enumerate(frames(data, header, runtime.decoders.decode), start=1):
         decoded = time.perf_counter()
         prepared = prepare(rgb, size)
         ended = time.perf_counter()

@@ -119,6 +119,13 @@ _IMAGES = (
         "Send the image again; if it fails again, see in the PACS viewer whether its source is damaged.",
     ),
     _image(
+        "DECODER_FAILED",
+        "The picture made the program that opens it crash, hang or take too much memory.",
+        "See reason_detail. Send the image again; if it ends so again, see in the PACS viewer whether its "
+        "source is damaged. Where time or memory ran out on a sound image, raise [decoder] timeout_s or "
+        "memory_mb, then run `fundus-worker requeue --refused --reason DECODER_FAILED`.",
+    ),
+    _image(
         "UNSUPPORTED_TRANSFER_SYNTAX",
         "The picture is compressed in a way that this software does not read.",
         "Have the sender use 8-bit JPEG, JPEG-LS, JPEG 2000, RLE or an uncompressed transfer syntax; the "

@@ -12,6 +12,7 @@ from functools import cached_property
 import structlog
 
 from dicom_io.camera import CameraRules
+from dicom_io.decoder_pool import DecoderLimits, DecoderPool
 from dicom_io.spool import Spool
 from models.bundle import Bundle
 from models.predictor import Prediction, Predictor
@@ -37,6 +38,7 @@ class Runtime:
     Attributes:
         process_id: Name of this process in claims, leases and associations; never used twice.
         namespace: Root of the UIDs that this installation makes.
+        decoders: Processes that open compressed pictures; none runs before the first one.
         bundle_pk: Key of this process's bundle's row; the active one until a process with another starts.
         stopping: Set when the process is about to end.
         settled_folders: Folders of the spool in which this process found every file in its place, and when a
@@ -55,6 +57,7 @@ class Runtime:
     identity: Identity
     process_id: str
     claims: ClaimKeeper
+    decoders: DecoderPool
     dispatcher: Dispatcher = field(default_factory=SilentDispatcher)
     stopping: threading.Event = field(default_factory=threading.Event)
     settled_folders: dict[str, int] = field(default_factory=dict)
@@ -128,6 +131,7 @@ class Runtime:
             False when a part still ran then, which the log names: its thread ends with the process.
         """
         self.stopping.set()
+        self.decoders.close()
         late = [] if self._close_engine(timeout_s) else ["engine"]
         if not self._closed:
             self._closed = True
@@ -194,7 +198,14 @@ def build_runtime(settings: Settings, role: str) -> Runtime:
         identity=identity,
         process_id=process_id,
         claims=ClaimKeeper(data, settings.jobs.claim_s),
+        decoders=decoder_pool(settings),
     )
+
+
+def decoder_pool(settings: Settings) -> DecoderPool:
+    """The decoder processes that `[decoder]` allows; each starts with the first picture that needs it."""
+    limits = settings.decoder
+    return DecoderPool(DecoderLimits(settings.resolved_decoder_processes, limits.memory_mb, limits.timeout_s))
 
 
 def _own_spool(settings: Settings, data: Database) -> tuple[uuid.UUID, Spool]:

@@ -22,6 +22,7 @@ from worker.settings_sections import (
     BatchingSettings,
     CameraPolicy,
     CameraSettings,
+    DecoderSettings,
     DeliverySettings,
     Destination,
     GradingSettings,
@@ -43,6 +44,7 @@ __all__ = [
     "BatchingSettings",
     "CameraPolicy",
     "CameraSettings",
+    "DecoderSettings",
     "DeliverySettings",
     "Destination",
     "GradingSettings",
@@ -96,6 +98,7 @@ class Settings(Section):
     tls: TlsSettings = TlsSettings()
     study: StudySettings = StudySettings()
     camera: CameraSettings = CameraSettings()
+    decoder: DecoderSettings = DecoderSettings()
     batching: BatchingSettings = BatchingSettings()
     jobs: JobSettings = JobSettings()
     delivery: DeliverySettings = DeliverySettings()
@@ -123,6 +126,11 @@ class Settings(Section):
     def resolved_analyse_concurrency(self) -> int:
         """Images in work at once: fewer than two batches would leave the engine waiting."""
         return self.jobs.analyse_concurrency or 2 * self.batching.max_batch
+
+    @property
+    def resolved_decoder_processes(self) -> int:
+        """Pictures opened at once: more than a few would only make the engine wait for a core."""
+        return self.decoder.processes or min(4, len(os.sched_getaffinity(0)))
 
     @property
     def spool_dir(self) -> Path:

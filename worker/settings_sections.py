@@ -167,6 +167,20 @@ class BatchingSettings(Section):
     )
 
 
+class DecoderSettings(Section):
+    """Processes that open compressed pictures: one that crashes, hangs or swells costs one image."""
+
+    processes: int = Field(
+        default=0, ge=0, description="Pictures opened at once; 0 means one a core, four at most."
+    )
+    memory_mb: int = Field(
+        default=3000,
+        ge=100,
+        description="Megabytes of address space for one picture; JPEG 2000 takes 25 a megapixel.",
+    )
+    timeout_s: Seconds = Field(default=120, description="Seconds for one picture.")
+
+
 class JobSettings(Section):
     """How work is claimed, retried and found again."""
 

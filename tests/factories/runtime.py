@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from factories.bundle import GREEN_FOR_GRADE, write_tiny_bundle
+from factories.decoders import shared_decoders
 from factories.dicom import ExplicitVRLittleEndian, as_jpeg, make_fundus, synthetic_fundus
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import UID, Comprehensive3DSRStorage, ImplicitVRLittleEndian
@@ -96,6 +97,7 @@ def make_runtime(
     runtime = build_runtime(made, "serve")
     runtime.take_over()
     runtime.dispatcher = RecordingDispatcher()
+    runtime.decoders = shared_decoders()
     return runtime
 
 

@@ -137,6 +137,39 @@ def test_high_bit_tells_where_the_samples_end() -> None:
     np.testing.assert_array_equal(decode(ds), FUNDUS)
 
 
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_an_overlay_in_the_unused_bits_is_no_part_of_the_picture(syntax: UID) -> None:
+    deep = FUNDUS.astype("<u2") << 4
+    deep[40:60, 30:90] |= 0x1000  # OverlayBitPosition 12, as objects before 2004 have it
+    attributes = {"BitsAllocated": 16, "BitsStored": 12, "HighBit": 11}
+    ds = compressed(as_rle(deep), RLELossless, photometric="RGB", **attributes)
+    if syntax != RLELossless:
+        ds = make_fundus(FUNDUS, transfer_syntax=syntax, PixelData=deep.tobytes(), **attributes)
+
+    np.testing.assert_array_equal(decode(ds), FUNDUS)
+
+
+def test_a_high_bit_that_cannot_be_true_is_refused() -> None:
+    deep = (FUNDUS.astype("<u2") << 8).tobytes()
+    ds = make_fundus(FUNDUS, transfer_syntax=ExplicitVRLittleEndian, PixelData=deep)
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 12, 11
+
+    assert "go beyond 12 bits" in refusal(ds).detail
+
+
+def test_an_overlay_of_its_own_is_not_drawn() -> None:
+    ds = compressed(as_j2k(FUNDUS), JPEG2000Lossless, photometric="RGB")
+    ds.add_new(0x60000010, "US", 128)
+    ds.add_new(0x60000011, "US", 128)
+    ds.add_new(0x60000040, "CS", "G")
+    ds.add_new(0x60000050, "SS", [1, 1])
+    ds.add_new(0x60000100, "US", 1)
+    ds.add_new(0x60000102, "US", 0)
+    ds.add_new(0x60003000, "OW", b"\xff" * (128 * 128 // 8))
+
+    np.testing.assert_array_equal(decode(ds), FUNDUS)
+
+
 DCMTK = {
     "SV1": (JPEGLosslessSV1, "dcmcjpeg", "+e1", 0),
     "process 14, 2": (JPEGLossless, "dcmcjpeg", "+el +sv 2", 0),

@@ -230,6 +230,39 @@ def test_an_unmarked_jpeg_stream_is_read_by_the_label_and_its_content() -> None:
     assert difference(believed, rgb_to_ybr(ybr_to_rgb(cropped()))) < 4
 
 
+def coded_as_rgb() -> tuple[bytes, Rgb]:
+    """A JPEG stream without markers whose components are R, G, B, and the picture in it."""
+    picture = rgb_to_ybr(ybr_to_rgb(FUNDUS))
+    return without_jfif(as_jpeg(ybr_to_rgb(FUNDUS), quality=98, subsampling="444")), picture
+
+
+JFIF = b"\xff\xe0\x00\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0"
+YCBCR_MARKER = NO_TRANSFORM[:-1] + b"\x01"
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL", "YBR_FULL_422"])
+@pytest.mark.parametrize("marker", [b"", NO_TRANSFORM, YCBCR_MARKER, JFIF], ids=["", "RGB", "YCC", "JFIF"])
+@pytest.mark.parametrize("rgb", [True, False], ids=["RGB inside", "YCbCr inside"])
+def test_a_jpeg_streams_content_beats_its_marker_and_the_label(
+    rgb: bool, marker: bytes, photometric: str
+) -> None:
+    ycbcr = without_jfif(as_jpeg(FUNDUS, quality=98, subsampling="444"))
+    stream, picture = coded_as_rgb() if rgb else (ycbcr, FUNDUS)
+
+    [frame] = decode(make_fundus(stream[:2] + marker + stream[2:], photometric=photometric))
+
+    assert difference(frame, picture) < 4
+
+
+def test_a_green_picture_on_black_is_not_taken_for_a_converted_one() -> None:
+    green = FUNDUS * np.array([0, 1, 0], np.uint8)
+    green[..., 1] = np.where(FUNDUS[..., 0] > 60, 135, 0)
+
+    [frame] = decode(make_fundus(as_jpeg(green, quality=98, subsampling="444")))
+
+    assert difference(frame, green) < 4
+
+
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 def test_monochrome_is_no_colour(photometric: str) -> None:
     assert refusal(raw(photometric=photometric)).reason_code == "NOT_COLOUR"
