@@ -250,7 +250,14 @@ CASES = (
     Case("private-elements", "private elements, with and without creator", graded(), _private),
     Case("sequence-huge", "a sequence of 20,000 items", graded(), lambda c: _items(c, 20_000)),
     Case("sequence-nested", "100 sequences in each other", graded(), lambda c: _nested(c, 100)),
-    Case("sequence-bottomless", "5,000 sequences in each other", _CANNOT, lambda c: _nested(c, 5_000), dcmtk="states their lengths", by_dcmtk=graded()),
+    Case(
+        "sequence-bottomless",
+        "5,000 sequences in each other",
+        _CANNOT,
+        lambda c: _nested(c, 5_000),
+        dcmtk="states their lengths",
+        by_dcmtk=graded(),
+    ),
     Case("group-lengths", "group length elements, wrong ones", graded(), _group_lengths),
     Case("trailing-padding", "data set trailing padding", graded(), _trailing_padding),
     Case("elements-twice", "an element twice, out of order", graded(), _duplicate),
@@ -259,6 +266,10 @@ CASES = (
         "length-of-4-gb",
         "an element of 4 GB before the pixel data",
         refused("PIXELS_MISSING"),
-        _length_beyond, dcmtk="cannot read it"),
-    Case("cut-in-the-header", "the object ends in its header", _MISSING, _cut_in_header, dcmtk="cannot read it"),
+        _length_beyond,
+        dcmtk="cannot read it",
+    ),
+    Case(
+        "cut-in-the-header", "the object ends in its header", _MISSING, _cut_in_header, dcmtk="cannot read it"
+    ),
 )

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import zlib
 from functools import cache
-from io import BytesIO
 from pathlib import Path
-
-import pydicom
 
 from dicom_io.camera import CameraRules
 from dicom_io.errors import DicomIoError
 from dicom_io.header import colour_refusal, decisive_content, read_header
 from dicom_io.pixels import frames
-from dicom_io.report_header import patient_and_study, utc_offset
+from dicom_io.report_header import patient_and_study, read_evidence, utc_offset
 from models.errors import NoFieldOfViewError
 from models.preprocess import prepare
 from worker.reasons import REASONS
@@ -45,7 +42,7 @@ def _read(path: Path) -> str:
     decisive_content(header).encode()
     repr(header)
     data = path.read_bytes()
-    evidence = [pydicom.dcmread(BytesIO(data), stop_before_pixels=True)]  # as the report reads it
+    evidence = [read_evidence(data)]
     patient_and_study(evidence)
     utc_offset(evidence)
     refusal = colour_refusal(header)
