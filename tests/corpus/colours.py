@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import simplejpeg
 from corpus.case import Case, graded, refused
 from corpus.encoders import (
+    Triple,
     as_jpeg_2000,
     as_jpeg_ls,
     as_jpeg_rgb,
@@ -88,8 +90,8 @@ def _four_components(case: str) -> list[bytes]:
     return _jpeg(case, stream, "YBR_FULL_422")
 
 
-def _with_profile(ds: FileDataset, primaries: Any, gamma: float, name: str) -> list[bytes]:
-    ds.ICCProfile, ds.ColorSpace = icc_profile(*primaries, gamma), name
+def _with_profile(ds: FileDataset, primaries: Sequence[Triple], gamma: float, name: str) -> list[bytes]:
+    ds.ICCProfile, ds.ColorSpace = icc_profile(primaries, gamma), name
     return [written(ds)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -13,6 +14,7 @@ import simplejpeg
 from corpus.photograph import Rgb
 from openjpeg.utils import encode_array
 
+Triple = tuple[float, float, float]
 Samples = npt.NDArray[Any]
 _RGB, _GREY, _YBR = 1, 2, 3
 """OpenJPEG's numbers for colour spaces."""
@@ -21,7 +23,8 @@ _RGB, _GREY, _YBR = 1, 2, 3
 def as_ybr(rgb: Rgb) -> Rgb:
     """YBR_FULL (PS3.3 C.7.6.3.1.2)."""
     matrix = np.array([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]])
-    return np.clip(np.rint(rgb.astype(float) @ matrix.T + [0, 128, 128]), 0, 255).astype(np.uint8)
+    ybr: Rgb = np.clip(np.rint(rgb.astype(float) @ matrix.T + [0, 128, 128]), 0, 255).astype(np.uint8)
+    return ybr
 
 
 def as_ybr_422(rgb: Rgb) -> bytes:
@@ -108,22 +111,23 @@ def _packed_bits(plane: bytes) -> bytes:
     return bytes(out) + b"\0" * (len(out) % 2)
 
 
-def icc_profile(
-    red: tuple[float, float, float],
-    green: tuple[float, float, float],
-    blue: tuple[float, float, float],
-    gamma: float,
-) -> bytes:
+def icc_profile(primaries: Sequence[Triple], gamma: float) -> bytes:
     """A matrix display profile (ICC.1:2010), its primaries as XYZ under D50."""
 
-    def xyz(values: tuple[float, float, float]) -> bytes:
+    def xyz(values: Triple) -> bytes:
         return b"XYZ \0\0\0\0" + struct.pack(">3l", *(round(value * 65536) for value in values))
 
     curve = b"curv\0\0\0\0" + struct.pack(">LHH", 1, round(gamma * 256), 0)
     text = b"text\0\0\0\0corpus\0\0"
     name = b"desc\0\0\0\0" + struct.pack(">L", 7) + b"corpus\0" + bytes(79)
-    parts = {b"desc": name, b"cprt": text, b"wtpt": xyz((0.9642, 1.0, 0.8249)), b"rXYZ": xyz(red)}
-    parts |= {b"gXYZ": xyz(green), b"bXYZ": xyz(blue), b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
+    parts = {b"desc": name, b"cprt": text, b"wtpt": xyz((0.9642, 1.0, 0.8249)), b"rXYZ": xyz(primaries[0])}
+    parts |= {
+        b"gXYZ": xyz(primaries[1]),
+        b"bXYZ": xyz(primaries[2]),
+        b"rTRC": curve,
+        b"gTRC": curve,
+        b"bTRC": curve,
+    }
     table, data = struct.pack(">L", len(parts)), b""
     start = 128 + 4 + 12 * len(parts)
     for signature, content in parts.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from corpus.case import Case, Outcome, corpus_uid, graded, sideless
 from corpus.photograph import as_jpeg, brighter, compressed, make, written
 from pydicom.dataset import Dataset
@@ -11,7 +13,7 @@ from pydicom.uid import JPEGBaseline8Bit
 _TWO = (0x0000, 0x0000)
 
 
-def _sided(case: str, **statements: str) -> list[bytes]:
+def _sided(case: str, **statements: Any) -> list[bytes]:
     return [written(make(case, laterality=None, **statements))]
 
 
@@ -22,7 +24,7 @@ def _shared_side(case: str, side: str, laterality: str) -> list[bytes]:
     return [written(make(case, laterality=laterality, SharedFunctionalGroupsSequence=DicomSequence([group])))]
 
 
-def _twice(case: str, **changes: str) -> list[bytes]:
+def _twice(case: str, **changes: Any) -> list[bytes]:
     """The same object, then the same with another header."""
     return [written(make(case)), written(make(case, **changes))]
 
@@ -31,7 +33,7 @@ def _other_pixels(case: str) -> list[bytes]:
     return [written(make(case)), written(make(case, as_jpeg(brighter())))]
 
 
-def _two_images(case: str, **second: str) -> list[bytes]:
+def _two_images(case: str, **second: Any) -> list[bytes]:
     return [
         written(make(case)),
         written(

@@ -35,7 +35,7 @@ _ACQUIRED_AT = datetime(2026, 3, 1, 10, 0, tzinfo=UTC)
 
 @cache
 def _pixels() -> bytes:
-    whole = cv2.imdecode(np.frombuffer(_SOURCE.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB)
+    whole = simplejpeg.decode_jpeg(_SOURCE.read_bytes(), colorspace="RGB")
     return cv2.resize(whole, (COLUMNS, ROWS), interpolation=cv2.INTER_AREA).tobytes()
 
 

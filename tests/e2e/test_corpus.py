@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -118,14 +118,15 @@ def test_every_object_is_accounted_for(run: CorpusRun) -> None:
 
 
 def test_both_validators_find_no_error_in_any_report(run: CorpusRun, tmp_path: Path) -> None:
-    distinct = {structure(report): report.path for report in run.reports.values()}
-    reports = [each.path for each in run.reports.values()] if EVERY_REPORT else list(distinct.values())
+    distinct = {features(report): report.path for report in run.reports.values()}
+    every = [report.path for report in run.reports.values()]
 
-    errors = {path.name: dciodvfy(path) for path in reports}
-    answers = pixelmed(reports, tmp_path)
+    errors = {path.name: dciodvfy(path) for path in (every if EVERY_REPORT else distinct.values())}
+    chosen = every if EVERY_REPORT else covering(distinct)
+    answers = pixelmed(chosen, tmp_path)
 
     assert {name: lines for name, lines in errors.items() if lines} == {}
-    assert set(answers) == set(reports)
+    assert set(answers) == set(chosen)
     assert [line for lines in answers.values() for line in lines if "Error" in line] == []
 
 
@@ -159,11 +160,24 @@ def test_no_patient_turns_up_in_log_database_or_status(run: CorpusRun) -> None:
     assert found(b"object_stored", places["log"])
 
 
-def structure(report: ReceivedReport) -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
+def features(report: ReceivedReport) -> frozenset[str]:
     """Which attributes a report has, and which kinds of content items: what a validator looks at."""
     ds = report.dataset
-    attributes = frozenset(str(tag) for tag in ds.keys() if ds.get_item(tag).value)  # noqa: SIM118 - decodes nothing
-    return attributes, frozenset((item.ValueType, name_of(item)) for item in items_of(report.dataset))
+    attributes = {str(tag) for tag in ds.keys() if ds.get_item(tag).value}  # noqa: SIM118 - decodes nothing
+    return frozenset(attributes | {f"{item.ValueType} {name_of(item)}" for item in items_of(ds)})
+
+
+def covering(reports: Mapping[frozenset[str], Path]) -> list[Path]:
+    """Few reports that together have every feature, and of each feature one without it: Java is slow."""
+    everything = frozenset().union(*reports)
+    signed = {path: own | {f"not {each}" for each in everything - own} for own, path in reports.items()}
+    missing = set().union(*signed.values())
+    chosen: list[Path] = []
+    while missing:
+        best = max(signed, key=lambda path: (len(signed[path] & missing), path.name))
+        chosen.append(best)
+        missing -= signed[best]
+    return chosen
 
 
 def found(term: bytes, content: bytes) -> bool:
