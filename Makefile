@@ -61,7 +61,7 @@ demo: $(STAMPS)/serving ## The main job: DICOM in, reports and SQL rows out (BRO
 
 # --- checking -------------------------------------------------------------------------------------------------
 
-.PHONY: test test-fast lint types bench bench-adapter
+.PHONY: test test-fast lint types corpus fuzz fuzz-coverage bench bench-adapter
 test: $(STAMPS)/dev system-packages ## All tests with branch coverage; says what it had to skip
 	@mkdir -p build
 	@$(PYTEST) -m "not gpu" --cov --cov-report=term --junitxml=build/tests.xml $(ARGS)
@@ -79,6 +79,16 @@ lint: $(STAMPS)/dev ## ruff, import-linter, typos, mypy --strict
 types: $(STAMPS)/dev ## mypy --strict over the three packages and the tests
 	@$(BIN)/mypy --strict dicom_io models worker tests
 
+corpus: $(STAMPS)/dev ## Write an odd DICOM file of each kind that real senders produce: OUT=build/corpus
+	@PYTHONPATH=.:tests $(BIN)/python -m corpus --out "$(or $(OUT),build/corpus)" $(ARGS)
+
+# Accounted for: the outcomes add up to OBJECTS. The second lets atheris choose what to mutate.
+fuzz: $(STAMPS)/dev ## Mutate the corpus against header and pixels: OBJECTS=100000 SEED=1
+	@PYTHONPATH=.:tests $(BIN)/python -m corpus.fuzz --objects "$(or $(OBJECTS),100000)" --seed "$(or $(SEED),1)" $(ARGS)
+
+fuzz-coverage: $(STAMPS)/dev ## The same, guided by the code that it reaches: OBJECTS=100000 SEED=1
+	@PYTHONPATH=.:tests $(BIN)/python -W ignore -m corpus.coverage "$(or $(OBJECTS),100000)" "$(or $(SEED),1)"
+
 bench: $(STAMPS)/dev ## Measure the hot paths on this machine (tests/bench)
 	@$(PYTEST) -n 0 -p no:randomly -s -o python_files='bench_*.py' -o python_functions='bench_*' -q tests/bench $(ARGS)
 
@@ -95,7 +105,7 @@ bench-adapter: $(STAMPS)/dev ## Camera-shift benchmark: RUN=runs/reference IMAGE
 fmt: $(STAMPS)/dev ## Format the code, fix what ruff can fix, rewrite the reference tables of the docs
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
-	@PYTHONPATH=. $(BIN)/python deploy/scripts/reference.py
+	@PYTHONPATH=.:tests $(BIN)/python deploy/scripts/reference.py
 
 clean: ## Remove what was built, measured or cached (keeps .venv and fundus-data)
 	@rm -rf build dist htmlcov $(DEMO_OUTPUT) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache \

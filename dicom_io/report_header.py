@@ -199,7 +199,8 @@ def _plain(value: str) -> str:
 
 
 def _is_offset(value: str) -> bool:
-    return bool(_OFFSET.fullmatch(value)) and abs(to_timezone(value).utcoffset(None)) <= _MAXIMUM_OFFSET
+    found = _OFFSET.fullmatch(value)  # a time zone of a day or more cannot even be made
+    return found is not None and timedelta(hours=int(found[2]), minutes=int(found[3])) <= _MAXIMUM_OFFSET
 
 
 def _single_study(evidence: Sequence[Dataset]) -> str:

@@ -1,4 +1,4 @@
-"""Write the reference tables of deploy/docs from the program: configuration keys and reason codes.
+"""Write the tables of deploy/docs: configuration keys, reason codes, and what becomes of which input.
 
 usage: reference.py [--check]      with --check, change nothing and exit 1 when a document is out of step
 """
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
+from corpus.table import table as inputs_table
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -78,9 +79,10 @@ def with_table(text: str, table: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write or check both documents."""
+    """Write or check the documents; `tests`, where the corpus is, must be on Python's path."""
     status = 0
-    for name, table in (("operations.md", settings_table()), ("reasons.md", reasons_table())):
+    tables = {"operations.md": settings_table(), "reasons.md": reasons_table(), "inputs.md": inputs_table()}
+    for name, table in tables.items():
         document = DOCS / name
         found = document.read_text(encoding="utf-8")
         wanted = with_table(found, table)

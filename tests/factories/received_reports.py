@@ -63,7 +63,7 @@ class ReceivedReport:
     @cached_property
     def eyes(self) -> dict[str, StatedEye]:
         """What it states, by side: "R", "L"."""
-        groups = [each for each in _items(self.dataset) if _is_eye(each)]
+        groups = [each for each in items_of(self.dataset) if _is_eye(each)]
         return {_side(group): _stated(group) for group in groups}
 
 
@@ -72,24 +72,26 @@ def received_reports(files: Sequence[Path]) -> list[ReceivedReport]:
     return [ReceivedReport(path) for path in files]
 
 
-def _items(item: Dataset) -> Iterator[Dataset]:
+def items_of(item: Dataset) -> Iterator[Dataset]:
+    """Content items below an item, at every depth."""
     for child in item.get("ContentSequence", []):
         yield child
-        yield from _items(child)
+        yield from items_of(child)
 
 
 def _children(item: Dataset, concept: str) -> list[Dataset]:
-    return [child for child in item.ContentSequence if _name(child) == concept]
+    return [child for child in item.ContentSequence if name_of(child) == concept]
 
 
-def _name(item: Dataset) -> str:
+def name_of(item: Dataset) -> str:
+    """Code value of an item's concept name, empty without one."""
     names = item.get("ConceptNameCodeSequence")
     return str(names[0].CodeValue) if names else ""
 
 
 def _is_eye(item: Dataset) -> bool:
     """A measurement group, 125007 DCM (PS3.16 TID 1501)."""
-    return item.ValueType == "CONTAINER" and _name(item) == "125007"
+    return item.ValueType == "CONTAINER" and name_of(item) == "125007"
 
 
 def _side(group: Dataset) -> str:

@@ -260,6 +260,8 @@ def test_an_issuer_without_an_accession_number_is_left_out() -> None:
         (("-0800",), "-0800"),
         (("+0130", "+0000"), None),
         (("+1500",), None),
+        (("+9900",), None),
+        (("-2400",), None),
         (("0130",), None),
         ((), None),
     ],
