@@ -20,6 +20,7 @@ from factories.identity import CASES, study_uid
 from factories.process import Worker, worker
 from factories.received_reports import ReceivedReport, received_reports
 from factories.storescu import Sending, storescu
+from factories.validators import dciodvfy
 
 from dicom_io.report_text import render_text
 from worker.reasons import reason
@@ -124,6 +125,7 @@ def test_a_conflict_has_its_report_or_its_reason(run: Run, name: str) -> None:
             assert report.predecessors == predecessors
             flags = (report.dataset.CompletionFlag, report.dataset.VerificationFlag)
             assert (*flags, report.dataset.PreliminaryFlag) == ("COMPLETE", "UNVERIFIED", "PRELIMINARY")
+            assert dciodvfy(report.path) == []
         if reports:
             last = reports[-1].dataset
             assert (str(last.PatientID), str(last.PatientName)) == expected.patient
