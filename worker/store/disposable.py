@@ -235,12 +235,17 @@ def _source(kind: Kind) -> tuple[Any, Any, Any, Select[Any]]:
 
 
 def _report_files() -> Subquery:
-    """Files of reports and of the documents that went out with them; they share the report's state."""
-    reports = select(Report.study_id, Report.spool_path, Report.state, Report.written_at)
+    """Files of reports and of the documents that went out with them; they share the report's state.
+
+    The window of studies is in both parts: SQLite makes the whole of a union before it looks at a condition.
+    """
+    window = and_(Report.study_id > bindparam("after"), Report.study_id <= bindparam("up_to"))
+    reports = select(Report.study_id, Report.spool_path, Report.state, Report.written_at).where(window)
     beside = (
         select(Report.study_id, Document.spool_path, Report.state, Document.written_at)
         .select_from(Document)
         .join(Report, Report.id == Document.report_id)
+        .where(window)
     )
     return union_all(
         reports.where(Report.spool_path.is_not(None)), beside.where(Document.spool_path.is_not(None))

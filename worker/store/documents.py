@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, insert, select, union_all, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import aliased
 
 from worker.schema import (
     Delivery,
@@ -69,11 +68,11 @@ def plan(tx: Connection, report_id: int, planned: Sequence[PlannedDocument]) -> 
 
 
 _PENDING = DocumentState.PENDING.value
-_current = aliased(Report)
 
 
 def _due() -> ColumnElement[bool]:
-    current = Document.report_id.in_(select(_current.id).where(_current.state == ReportState.WRITTEN))
+    """To be made now; of a document that is joined with its report."""
+    current = Report.state == ReportState.WRITTEN
     return and_(Document.state == DocumentState.PENDING, Document.due_at <= db_now(), current)
 
 
@@ -234,20 +233,25 @@ def _lacking(destination: str, kinds: Sequence[str], days: float) -> Select[int,
     """
     own = select(Delivery.id).where(Delivery.destination == destination)
     has = exists(own.where(Delivery.document_id == Document.id))
-    has_report = exists(own.where(Delivery.report_id == Report.id, Delivery.document_id.is_(None)))
+    has_report = exists(own.where(Delivery.report_id == Document.report_id, Delivery.document_id.is_(None)))
+    # From the few reports of these days to their documents: these have no index by age.
+    recent = select(Report.id).where(
+        Report.state == ReportState.WRITTEN, Report.written_at >= db_now(-days * 86400)
+    )
     return (
         select(Document.id, Document.report_id)
-        .join(Report, Report.id == Document.report_id)
-        .where(Document.state == DocumentState.WRITTEN, Document.kind.in_(kinds), ~has, has_report)
-        .where(Report.state == ReportState.WRITTEN, Document.written_at >= db_now(-days * 86400))
+        .where(Document.report_id.in_(recent), Document.kind.in_(kinds))
+        .where(Document.state == DocumentState.WRITTEN, ~has, has_report)
         .limit(500)
     )
 
 
 def _unwanted(destination: str, kinds: Sequence[str]) -> ColumnElement[bool]:
-    others = select(Document.id).where(Document.kind.not_in(kinds))
-    waiting = Delivery.state.in_((DeliveryState.PENDING, DeliveryState.DEAD))
-    return and_(Delivery.destination == destination, waiting, Delivery.document_id.in_(others))
+    # Each state by itself has an index of its own, that of those that wait, and that of those given up on.
+    own = select(Delivery.id).where(Delivery.destination == destination)
+    waiting = (own.where(Delivery.state == state) for state in (DeliveryState.PENDING, DeliveryState.DEAD))
+    other = select(Document.id).where(Document.id == Delivery.document_id, Document.kind.not_in(kinds))
+    return and_(Delivery.id.in_(union_all(*waiting)), exists(other))
 
 
 def _delivery(report_id: int, document_id: int, destination: str, required: bool) -> dict[str, Any]:
