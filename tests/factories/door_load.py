@@ -54,13 +54,15 @@ class Sent:
 
     Attributes:
         seconds: From its first request to its last acknowledgement.
-        refused: Association requests that were rejected or not answered.
+        refused: Association requests that were rejected.
+        unanswered: Connections that ended before a request was answered.
         broken: Associations that ended before everything was acknowledged.
         acknowledged: SOP instance UIDs.
     """
 
     seconds: float
     refused: int
+    unanswered: int
     broken: int
     acknowledged: tuple[str, ...]
 
@@ -108,6 +110,7 @@ class Outcome:
             "crowded_s": sorted(round(each.seconds, 2) for each in self.crowded.sent),
             "factor": round(self.factor, 2),
             "refused": [each.refused for each in self.crowded.sent],
+            "unanswered": [each.unanswered for each in self.crowded.sent],
             "broken": [each.broken for each in self.crowded.sent],
             "acknowledged": [len(self.alone.acknowledged), len(self.crowded.acknowledged)],
             "crowd": self.crowd,
@@ -137,7 +140,7 @@ def run(served: Worker, load: Load) -> Outcome:
     served.wait_for(lambda: len(incoming(served)) == 0, "no temporary file")
     after = settled(served, at_most=before)
     probes = load.probes
-    rejected = crowd.counts.get("rejected", 0)
+    rejected = crowd.counts.get("rejected", 0) + sum(each.refused for each in crowded.sent)
     served.wait_for(
         lambda: (
             rejections(served).get("CONNECTION_PROBE", 0) >= probes
@@ -199,23 +202,24 @@ def _send(
     """Send a study as a modality does: again from where it broke off, until everything is acknowledged."""
     start.wait()
     began = time.monotonic()
-    refused = broken = 0
+    refused = unanswered = broken = 0
     done: list[str] = []
     while len(done) < len(study):
         if time.monotonic() - began > _GIVE_UP_S:
             raise TimeoutError(f"{ae_title}: {len(done)} of {len(study)} acknowledged")
-        accepted = False
+        accepted = None
         try:
             with Wire(address, ae_title, timeout_s=60) as wire:
                 accepted = wire.associate()
                 if accepted:
                     _send_rest(wire, study, done)
         except OSError:
-            broken += accepted
-        refused += not accepted
+            unanswered += accepted is None
+            broken += accepted is True
+        refused += accepted is False
         if len(done) < len(study):
             time.sleep(_AGAIN_S * dice.uniform(0.5, 1.5))
-    return Sent(time.monotonic() - began, refused, broken, tuple(done))
+    return Sent(time.monotonic() - began, refused, unanswered, broken, tuple(done))
 
 
 def _send_rest(wire: Wire, study: Sequence[tuple[str, bytes]], done: list[str]) -> None:

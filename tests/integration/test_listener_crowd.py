@@ -136,6 +136,23 @@ def test_two_that_ask_at_once_are_both_made_room_for(tmp_path: Path) -> None:
         assert {each.reason_code for each in recorder.rejections} == {"GAVE_WAY"}
 
 
+def test_who_held_a_place_and_sent_nothing_is_not_made_room_for(tmp_path: Path) -> None:
+    with (
+        listening(tmp_path, limits=Limits(associations=1)) as (listener, recorder),
+        wire(listener.port, "IDLE") as idle,
+        wire(listener.port, "NEXT") as following,
+        wire(listener.port, "IDLE") as again,
+    ):
+        assert idle.associate()
+        wait_until(lambda: any(each.lags for each in listener._server.acceptors()))
+        assert following.associate()
+        wait_until(lambda: any(each.lags for each in listener._server.acceptors()))
+
+        assert not again.associate()
+        wait_until(lambda: len(recorder.rejections) == 2)
+        assert [each.reason_code for each in recorder.rejections] == ["GAVE_WAY", "ASSOCIATION_LIMIT"]
+
+
 @pytest.mark.parametrize(
     "sent",
     [
