@@ -22,8 +22,7 @@ class Destination(Section):
     port: int = Field(ge=1, le=65535, examples=[11113], description="Its TCP port.")
     required: bool = Field(
         default=True,
-        description="A study counts as delivered when all required ones have its report and what goes beside "
-        "it.",
+        description="A study counts as delivered when all required ones have its report and all beside it.",
     )
     tls: bool = Field(default=False, description="Whether to speak TLS with it; needs [tls] ca_file.")
     tls_check_name: bool = Field(
