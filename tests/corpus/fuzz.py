@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,7 @@ from typing import Annotated
 import psutil
 import typer
 from corpus.mutation import mutated
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 HANGING_S = 120.0
@@ -137,22 +139,20 @@ def fuzz(
     first: Annotated[int, typer.Option(help="Number of the first one.")] = 0,
     keep: Annotated[Path, typer.Option(help="Folder for the files of those that fail.")] = Path("build/fuzz"),
 ) -> None:
-    """Mutate files of the corpus, read each, and count how they end; exit with 1 when one fails."""
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[now]}"))
+    """Mutate files of the corpus, read each, and count how they end; exit with 1 when one fails.
+
+    Ctrl-C ends the run early, with the figures so far.
+    """
     account, started = Account(), time.monotonic()
-    with Progress(*columns, transient=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("", total=objects, now="")
+    with suppress(KeyboardInterrupt), _progress(objects) as show:
         for account in run(seed, objects, first=first):
-            done = account.outcomes.total()
-            if done % 50 == 0 or done == objects:
-                now = f"{account.last_bytes / 1e6:.0f} MB, {len(account.failed)} failed"
-                progress.update(task, completed=done, now=now)
+            show(account)
     for number in account.failed:
         keep.mkdir(parents=True, exist_ok=True)
         (keep / f"{seed}-{number}.dcm").write_bytes(mutated(seed, number))
     report = {
-        "objects": objects,
-        "accounted_for": account.outcomes.total(),
+        "asked_for": objects,
+        "accounted_for": (read := account.outcomes.total()),
         "outcomes": dict(account.outcomes.most_common()),
         "failed": account.failed[:20],
         "resident_mb": {
@@ -160,12 +160,29 @@ def fuzz(
             "last": round(account.last_bytes / 1e6),
             "peak": round(account.peak_bytes / 1e6),
         },
-        "objects_per_s": round(objects / (time.monotonic() - started), 1),
+        "objects_per_s": round(read / (time.monotonic() - started), 1),
     }
     typer.echo(json.dumps(report, indent=1))
-    if account.failed or account.outcomes.total() != objects:
+    if account.failed:
         typer.echo(f"{len(account.failed)} objects failed; their files are in {keep}", err=True)
+    if account.failed or read != objects:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _progress(objects: int) -> Iterator[Callable[[Account], None]]:
+    """A bar with the child's memory and the number that failed."""
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[now]}"))
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=objects, now="")
+
+        def show(account: Account) -> None:
+            done = account.outcomes.total()
+            if done % 50 == 0 or done == objects:
+                now = f"{account.last_bytes / 1e6:.0f} MB, {len(account.failed)} failed"
+                progress.update(task, completed=done, now=now)
+
+        yield show
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ _ACQUIRED_AT = datetime(2026, 3, 1, 10, 0, tzinfo=UTC)
 @cache
 def _pixels() -> bytes:
     whole = simplejpeg.decode_jpeg(_SOURCE.read_bytes(), colorspace="RGB")
-    return cv2.resize(whole, (COLUMNS, ROWS), interpolation=cv2.INTER_AREA).tobytes()
+    reduced = cv2.resize(whole, (COLUMNS, ROWS), interpolation=cv2.INTER_AREA)
+    return bytes(reduced.tobytes())
 
 
 def photograph() -> Rgb:
