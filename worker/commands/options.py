@@ -103,7 +103,9 @@ def os_problem(error: OSError) -> str:
 
 def unbound(host: str, port: int, error: OSError) -> str:
     """A sentence about an address that cannot be listened on, with its remedy."""
+    # Python repeats the address in brackets behind the reason.
+    reason = (error.strerror or type(error).__name__).partition(" (")[0]
     return (
-        f"{host}:{port} cannot be listened on ({error.strerror or type(error).__name__}): stop what holds it "
+        f"{host}:{port} cannot be listened on ({reason}): stop what holds it "
         "(another fundus-worker?), or choose another [listener] host or port"
     )
