@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_grou
 
 
 def test_in_a_crowd_honest_senders_lose_nothing_and_nothing_is_left(tmp_path: Path) -> None:
-    listener = {"maximum_associations": PLACES, "allowed_callers": ["*"]}
+    # However slow the machine: only giving way ends an idle association.
+    listener = {"maximum_associations": PLACES, "allowed_callers": ["*"], "network_timeout_s": 600}
     bundle = bundle_to_test(tmp_path / "bundle")
     with (
         receiving_pacs() as pacs,
@@ -36,6 +37,6 @@ def test_in_a_crowd_honest_senders_lose_nothing_and_nothing_is_left(tmp_path: Pa
     assert rows["CONNECTION_PROBE"] >= crowd["probes"] == LOAD.probes
     refused = sum(each.refused for each in outcome.crowded.sent) + crowd["rejected"]
     assert rows["ASSOCIATION_LIMIT"] >= refused > 0
-    assert rows["GAVE_WAY"] >= crowd["ended"] > 0
+    assert rows.get("GAVE_WAY", 0) >= crowd.get("ended", 0) > 0, outcome.figures()
     assert outcome.after.threads <= outcome.before.threads + TO_SPARE
     assert outcome.after.descriptors <= outcome.before.descriptors + TO_SPARE

@@ -61,7 +61,8 @@ def run_checks(settings: Settings) -> Iterator[Finding]:
     yield _attempt("spool", lambda: _spool(settings))
     yield _attempt("camera rules", lambda: _rules(settings.camera.rules_file))
     yield _attempt("models", lambda: _models(settings))
-    yield Finding("callers", True, _callers(settings))
+    if settings.callers or settings.listener.allowed_callers:
+        yield Finding("callers", True, _callers(settings))
     if settings.tls.certificate_file or settings.tls.ca_file:
         yield _attempt("tls", lambda: _tls(settings))
     yield _attempt("port", lambda: _port(settings))

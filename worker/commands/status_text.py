@@ -52,6 +52,10 @@ def _show_installation(report: dict[str, Any]) -> None:
     bundle, disk, listener = report["bundle"], report["disk"], report["listener"]
     _title("Installation")
     _line(f"  listener  {listener['ae_title']} at {listener['host']}:{listener['port']}")
+    for each in report["callers"]:
+        _prose(f"caller    {each['text']}", indent=2)
+    others = "everybody" if "*" in report["other_callers"] else ", ".join(report["other_callers"]) or "nobody"
+    _line(f"  callers   {others}{' else' if report['callers'] else ''} may send from anywhere")
     if bundle is None:
         _line("  bundle    none yet: no process has started")
     else:
@@ -62,10 +66,6 @@ def _show_installation(report: dict[str, Any]) -> None:
     _line(f"  data      {disk['folder']}")
     _line(f"  used      {_used(disk)}")
     _line(f"  disk      {_disk(disk)}", "bold red" if disk["reserve_reached"] else "")
-    for each in report["callers"]:
-        _prose(f"caller    {each['text']}", indent=2)
-    others = "everybody" if "*" in report["other_callers"] else ", ".join(report["other_callers"]) or "nobody"
-    _line(f"  callers   {others}{' else' if report['callers'] else ''} may send from anywhere")
     for each in report["certificates"]:
         ends = "cannot be read" if each["expires_at"] is None else f"good until {each['expires_at']:%Y-%m-%d}"
         _line(f"  tls       {each['path']} {ends}", "bold red" if each["problem"] else "")
