@@ -302,7 +302,8 @@ def test_files_beside_the_report_go_when_the_reports_go_and_photographs_wait_for
     study(runtime, (3,))
     Intake(runtime).association_closed(CALLER, "RELEASED")
     execute(runtime, "UPDATE deliveries SET state = 'ACCEPTED'")
-    for table, column in (("header_versions", "received_at"), ("reports", "written_at")):
+    moments = (("studies", "created_at"), ("header_versions", "received_at"), ("reports", "written_at"))
+    for table, column in moments:
         past(runtime, table, column)
     # While a page is to be made, nothing goes
     assert dict(retain(runtime).files) == {}
