@@ -54,7 +54,7 @@ def test_red_ones_are_named_again_at_the_end_with_exit_status_1(installed: Insta
     assert "RED destination pacs: PACS at 127.0.0.1" in answer.words
     assert "PEER_UNREACHABLE" in answer.words
     assert "Check address, port, network and that the destination runs" in answer.words
-    assert answer.out.rstrip().endswith("1 of 10 red: destination pacs")
+    assert answer.out.rstrip().endswith("1 of 9 red: destination pacs")
 
 
 def test_the_example_is_toml_and_the_defaults() -> None:

@@ -321,7 +321,7 @@ def test_the_disk_reserve_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("received", "shown"), [(2_000_000_000, ", in 5 d at this pace"), (1_000_000, "below 0 MB callers")]
+    ("received", "shown"), [(2_000_000_000, ", in 5 d at this pace"), (1_000_000, "below 0 MB images")]
 )
 def test_when_the_disk_reserve_will_be_reached(
     installed: Installation, monkeypatch: pytest.MonkeyPatch, received: int, shown: str
