@@ -113,8 +113,10 @@ class _Child:
         assert self._process.stdout is not None
         timer = threading.Timer(HANGING_S, self._end)
         timer.start()
-        line = self._process.stdout.readline()
-        timer.cancel()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            timer.cancel()
         if line.endswith("\n"):
             return line[:-1]
         self.gone = True
