@@ -102,7 +102,7 @@ def test_what_a_photograph_s_file_says_of_itself_comes_to_its_map() -> None:
 
 def test_an_illegal_ratio_costs_no_map() -> None:
     odd = header(1, LossyImageCompression="01")
-    odd.add(RawDataElement(Tag(0x00282112), "DS", 4, b"high", 0, False, True))
+    odd[Tag(0x00282112)] = RawDataElement(Tag(0x00282112), "DS", 4, b"high", 0, False, True)
     made = build_overlay(
         PICTURE, IDS, content((graded(),)), image=image(), derivation="drawn", evidence=[odd]
     )

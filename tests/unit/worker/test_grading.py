@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.grading import EyePolicy, EyeResult, ImageResult, blocking_reason, grade_eyes
-from worker.reasons import REASONS, Scope
+from worker.reason import Scope
+from worker.reasons import REASONS
 
 IMAGE_REASONS = sorted(r.code for r in REASONS.values() if r.scope in {Scope.IMAGE, Scope.OBJECT})
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.reasons import REASONS, Reason, Scope, reason
+from worker.reason import Reason, Scope
+from worker.reasons import REASONS, reason
 
 ROOT = Path(__file__).parents[3]
 CODE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+|NOT_COLOUR")
