@@ -12,7 +12,7 @@ SrClass = Literal["comprehensive-3d", "comprehensive", "enhanced", "basic-text"]
 
 
 class Destination(Section):
-    """A DICOM node that gets every report."""
+    """A DICOM node that gets reports: all of them, unless `[[caller]]` says otherwise."""
 
     name: str = Field(
         min_length=1, examples=["pacs"], description="Name in tables, logs and commands; unique."
