@@ -54,6 +54,7 @@ def test_the_interface_has_the_documented_views_and_both_databases_agree_on_colu
         "v_failures",
         "v_rejections",
         "v_deliveries",
+        "v_removed_files",
     }
     columns = [column["name"] for column in inspect(engine).get_columns("v_results")]
     assert columns[: len(RESULT_COLUMNS)] == RESULT_COLUMNS

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from pydicom.uid import UID
 from sqlalchemy import ColumnElement, Connection, bindparam, false, func, select, text
 
 from worker.schema import (
@@ -27,6 +26,15 @@ from worker.schema import (
 )
 from worker.store import disposable
 from worker.store.clock import now
+
+_SR = "1.2.840.10008.5.1.4.1.1.88"
+_FORMS = {
+    f"{_SR}.34": "Comprehensive 3D SR Storage",
+    f"{_SR}.33": "Comprehensive SR Storage",
+    f"{_SR}.22": "Enhanced SR Storage",
+    f"{_SR}.11": "Basic Text SR Storage",
+}
+"""Names of SOP classes (PS3.6 table A-1); pydicom, which knows them all, is not loaded only to look."""
 
 
 def backlog(tx: Connection) -> list[dict[str, Any]]:
@@ -146,7 +154,7 @@ def _forms(tx: Connection, destination: str) -> dict[str, int]:
         .where(Delivery.sop_class_uid.is_not(None), Report.state == ReportState.WRITTEN)
         .group_by(Delivery.sop_class_uid)
     )
-    return {UID(str(name)).name: int(count) for name, count in tx.execute(statement)}
+    return {_FORMS.get(str(uid), str(uid)): int(count) for uid, count in tx.execute(statement)}
 
 
 def disk_history(tx: Connection, days: float) -> dict[str, Any]:
