@@ -5,6 +5,7 @@ Every size is checked against the limits before memory is taken for it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
@@ -34,6 +35,10 @@ from dicom_io.sequences import UNDEFINED_LENGTH
 __all__ = ["MAXIMUM_PIXELS", "Decode", "RgbFrame", "frames"]
 
 log = structlog.get_logger(__name__)
+
+_ITEM = bytes.fromhex("FEFF00E0")
+_SEQUENCE_END = bytes.fromhex("FEFFDDE000000000")
+"""Item and Sequence Delimitation Item of no length, little endian (PS3.5 table A.4-1)."""
 
 Decode = Callable[[bytes, FrameLayout], RgbFrame]
 """Decodes one compressed frame: `codecs.decode_frame`, or `DecoderPool.decode` of the same contract."""
@@ -94,6 +99,8 @@ def _decoded(
 
 def _compressed_frames(parsed: ParsedObject, layout: FrameLayout, decode: Decode) -> Iterator[RgbFrame]:
     """Frames of encapsulated pixels (PS3.5 A.4)."""
+    if not _has_fragment(parsed):
+        raise RefusedPixelsError("PIXELS_MISSING", "the encapsulated pixel data holds no frame")
     decoded = 0
     for stream in _streams(parsed, layout.frames):
         yield decode(stream, layout)
@@ -101,6 +108,17 @@ def _compressed_frames(parsed: ParsedObject, layout: FrameLayout, decode: Decode
     if decoded != layout.frames:
         detail = f"{decoded} of {layout.frames} frames are there"
         raise RefusedPixelsError("PIXELS_UNREADABLE" if decoded else "PIXELS_MISSING", detail)
+
+
+def _has_fragment(parsed: ParsedObject) -> bool:
+    """Whether anything but the end follows the Basic Offset Table (PS3.5 A.4); the stream stays where it is."""
+    start = parsed.stream.tell()
+    table = parsed.stream.read(8)
+    length = int.from_bytes(table[4:], "little") if table[:4] == _ITEM else 0
+    parsed.stream.seek(length, os.SEEK_CUR)
+    following = parsed.stream.read(8)
+    parsed.stream.seek(start)
+    return bool(following) and following != _SEQUENCE_END
 
 
 def _streams(parsed: ParsedObject, number: int) -> Iterator[bytes]:
