@@ -108,6 +108,7 @@ class Listener:
             self._on_finished,
             limits=limits,
             screen=self._screen,
+            leave=lambda key: self._admission.leave(key),  # noqa: PLW0108 - there is none yet
             turned_away=self._tally.add,
             pressure=pressure,
             tls=tls,

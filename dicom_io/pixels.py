@@ -111,7 +111,7 @@ def _compressed_frames(parsed: ParsedObject, layout: FrameLayout, decode: Decode
 
 
 def _has_fragment(parsed: ParsedObject) -> bool:
-    """Whether anything but the end follows the Basic Offset Table (PS3.5 A.4); the stream stays where it is."""
+    """Whether more than the end follows the Basic Offset Table (PS3.5 A.4); the stream stays where it is."""
     start = parsed.stream.tell()
     table = parsed.stream.read(8)
     length = int.from_bytes(table[4:], "little") if table[:4] == _ITEM else 0

@@ -57,6 +57,7 @@ class Server:
         limits: What peers are granted.
         screen: Called with who asks for an association over a plain connection; why it is rejected, or None.
             Who is not rejected is counted as open until its connection is `finished`.
+        leave: Called with the association id of a connection that could not be served.
         turned_away: Called with each connection that never got threads; must not block.
         pressure: Why no object can be taken in now; None when one can.
         tls: For TLS; None for plain connections.
@@ -75,6 +76,7 @@ class Server:
         *,
         limits: Limits,
         screen: Callable[[Caller], Refusal | None],
+        leave: Callable[[str], None],
         turned_away: Callable[[TurnedAway], None],
         pressure: Callable[[], DicomIoError | None],
         tls: ssl.SSLContext | None = None,
@@ -88,6 +90,7 @@ class Server:
         self._tls = tls
         self._finished = finished
         self._screen = screen
+        self._leave = leave
         self._turned_away = turned_away
         self._silent: dict[socket.socket, tuple[Remote, float]] = {}
         self._acceptors: set[Acceptor] = set()
@@ -222,6 +225,7 @@ class Server:
         except Exception:  # whatever it was, the door stays open for others
             log.exception("connection_failed", host=remote[0])
             connection.close()
+            self._leave(caller.association_id)
             self._tell(caller, "CONNECTION_LOST", "the connection could not be served")
 
     def _begin(self, connection: socket.socket, caller: Caller, *, admitted: bool) -> None:

@@ -16,6 +16,7 @@ from factories.dicom import make_fundus
 from factories.door import Wire, associate_rq, store_pdus
 from factories.listening import listening, wait_until
 
+from dicom_io.acceptor import Acceptor
 from dicom_io.callers import CallerRule
 from dicom_io.limits import Limits
 from dicom_io.listener import ReceivedObject, TurnedAway
@@ -53,6 +54,22 @@ def test_nobody_waits_while_what_was_turned_away_is_written(
         assert written == []
         proceed.set()
         wait_until(lambda: sum(each.count for each in written) == 50)
+
+
+def test_a_connection_that_cannot_be_served_leaves_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(acceptor: Acceptor) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with listening(tmp_path, limits=Limits(associations=1)) as (listener, recorder):
+        with monkeypatch.context() as patched:
+            patched.setattr(Acceptor, "start", no_thread)
+            assert not answers(listener.port)
+        wait_until(lambda: recorder.rejections)
+
+        assert [each.reason_code for each in recorder.rejections] == ["CONNECTION_LOST"]
+        assert answers(listener.port)
 
 
 def test_connections_that_say_nothing_have_no_thread(tmp_path: Path) -> None:
