@@ -51,6 +51,7 @@ class Acceptor(Association):
         serving: Whether a request is being answered.
         is_admitted: Whether its request was counted as open before it was read.
         was_opened: Whether the association was ever established.
+        was_aborted: Whether `end` aborted it while its connection was there.
         tls_failure: Why the TLS handshake failed, None when it did not.
     """
 
@@ -67,6 +68,7 @@ class Acceptor(Association):
         self.association_id = caller.association_id
         self.is_admitted = False
         self.was_opened = False
+        self.was_aborted = False
         self.serving = False
         self.tls_failure: str | None = None
         self._began = time.monotonic()
@@ -109,6 +111,7 @@ class Acceptor(Association):
             return
         self._is_ending = True
         if self.is_established:
+            self.was_aborted = not self.dul.lost_connection()
             self.abort()
         elif self.dul.socket is not None:
             self.dul.socket.close()

@@ -241,7 +241,8 @@ class Listener:
 
     def _on_finished(self, assoc: Acceptor) -> None:
         """Account for what the end of a connection leaves behind; runs once for each connection."""
-        lost, breach = assoc.dul.lost_connection(), assoc.dul.breach
+        # A peer answers our abort by closing the connection, which is then gone, but was not lost.
+        lost, breach = assoc.dul.lost_connection() and not assoc.was_aborted, assoc.dul.breach
         reason = "CONNECTION_LOST" if lost else "ASSOCIATION_ABORTED"
         ending = "the association ended"
         if breach is not None:

@@ -113,7 +113,6 @@ class Case:
         secrets: Further encodings of the patient's identity that must not turn up anywhere.
         dcmtk: What DCMTK's storescu does with it, where it corrects the odd, or cannot read it; "" elsewhere.
         by_dcmtk: The outcome then; None when it is not sent.
-        wanted: What should become of it where that is something else; the test of it is expected to fail.
     """
 
     name: str
@@ -124,7 +123,6 @@ class Case:
     secrets: tuple[str, ...] = ()
     dcmtk: str = ""
     by_dcmtk: Outcome | None = None
-    wanted: Outcome | None = None
 
     @property
     def patient(self) -> Patient:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from corpus.case import NOT_OFFERED, Case, Outcome
 from corpus.catalogue import GROUPS
 
@@ -15,7 +13,7 @@ def table() -> str:
     lines: list[str] = []
     for title, cases in GROUPS.items():
         lines += ["", f"### {title}", "", *_HEAD, *(_row(case) for case in cases)]
-    return "\n".join([*lines, "", "### Wanted, and not so yet", "", *_wanted(), ""])
+    return "\n".join([*lines, ""])
 
 
 def _row(case: Case) -> str:
@@ -34,12 +32,3 @@ def _states(outcome: Outcome) -> str:
     return ", ".join(
         dict.fromkeys(state + (f": `{reason}`" if reason else "") for state, reason in outcome.results)
     )
-
-
-def _wanted() -> Iterator[str]:
-    wanted = [case for group in GROUPS.values() for case in group if case.wanted is not None]
-    for case in wanted:
-        assert case.wanted is not None
-        yield f"- `{case.name}`: {_states(case.wanted) or _answer(case.wanted)}; report: {case.wanted}"
-    if not wanted:
-        yield "Nothing."

@@ -31,7 +31,7 @@ def test_each_case_has_a_name_a_patient_and_a_line_of_its_own() -> None:
 
 
 def test_every_reason_that_the_table_names_is_one() -> None:
-    outcomes = [each for case in CASES for each in (case.outcome, case.by_dcmtk, case.wanted) if each]
+    outcomes = [each for case in CASES for each in (case.outcome, case.by_dcmtk) if each]
     reasons = {reason for each in outcomes for _, reason in each.results} | {
         reason for each in outcomes for reason in (*each.eyes.values(), each.rejection)
     }
