@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
+import time
 from contextlib import suppress
 from dataclasses import replace
 
@@ -15,6 +17,10 @@ REQUEST_HEAD = 42
 _ASSOCIATE_RQ, _ASSOCIATE_RJ = 0x01, 0x03
 _CALLED, _CALLING = slice(10, 26), slice(26, 42)
 _UNREAD_BYTES = 1 << 18
+_ARTIM_S = 5.0
+"""Time that a peer has to close its connection after it was rejected (PS3.8 section 9.1.5)."""
+_REJECTED = 256
+"""Connections of rejected peers that may stay open so long; beyond, the oldest is closed."""
 
 
 def who_asks(head: bytes, caller: Caller) -> Caller | None:
@@ -35,15 +41,53 @@ def who_asks(head: bytes, caller: Caller) -> Caller | None:
     return replace(caller, called_ae=called, calling_ae=calling)
 
 
-def reject(connection: socket.socket, refusal: Refusal) -> None:
-    """Send an A-ASSOCIATE-RJ (PS3.8 section 9.3.4) and close; never waits.
+class Rejected:
+    """Connections of peers that were rejected, until the peers close them; for one thread.
 
-    What has come is read before: closing a socket with unread data resets the connection, and the peer might
-    never see why.
+    It is the peer's to close (PS3.8 section 9.2.3, state 13): who closes first may reset what the peer has
+    not read yet, and it would never see why.
+
+    Args:
+        selector: Tells of what comes; the connections are registered with it.
     """
-    fields = bytes((0, refusal.result, refusal.source, refusal.diagnostic))
-    with suppress(OSError):  # the peer went first
-        connection.recv(_UNREAD_BYTES)
-        connection.send(bytes((_ASSOCIATE_RJ, 0)) + len(fields).to_bytes(4, "big") + fields)
-        connection.shutdown(socket.SHUT_WR)
-    connection.close()
+
+    def __init__(self, selector: selectors.BaseSelector) -> None:
+        self._selector = selector
+        self._since: dict[socket.socket, float] = {}
+
+    def add(self, connection: socket.socket, refusal: Refusal) -> None:
+        """Send an A-ASSOCIATE-RJ (PS3.8 section 9.3.4); never waits."""
+        fields = bytes((0, refusal.result, refusal.source, refusal.diagnostic))
+        with suppress(OSError):  # the peer went first
+            connection.recv(_UNREAD_BYTES)
+            connection.send(bytes((_ASSOCIATE_RJ, 0)) + len(fields).to_bytes(4, "big") + fields)
+        self._since[connection] = time.monotonic()
+        self._selector.register(connection, selectors.EVENT_READ)
+        if len(self._since) > _REJECTED:
+            self._close(next(iter(self._since)))
+
+    def heard(self, connection: socket.socket) -> None:
+        """Read and drop what a peer still sends, until it closes."""
+        if connection not in self._since:  # closed a moment ago
+            return
+        try:
+            ended = not connection.recv(_UNREAD_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            ended = True
+        if ended:
+            self._close(connection)
+
+    def give_up(self, after_s: float = _ARTIM_S) -> None:
+        """Close connections that were rejected so long ago."""
+        while self._since:
+            connection, since = next(iter(self._since.items()))
+            if since > time.monotonic() - after_s:
+                return
+            self._close(connection)
+
+    def _close(self, connection: socket.socket) -> None:
+        del self._since[connection]
+        self._selector.unregister(connection)
+        connection.close()

@@ -29,7 +29,7 @@ from dicom_io.errors import DicomIoError
 from dicom_io.limits import Limits
 from dicom_io.listener_events import Caller, TurnedAway
 from dicom_io.refusals import Refusal
-from dicom_io.screening import REQUEST_HEAD, reject, who_asks
+from dicom_io.screening import REQUEST_HEAD, Rejected, who_asks
 
 log = structlog.get_logger(__name__)
 
@@ -97,6 +97,7 @@ class Server:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._selector = selectors.DefaultSelector()
+        self._rejected = Rejected(self._selector)
         asked = AddressInformation.from_tuple(address)
         self._socket = socket.create_server(asked.as_tuple, family=asked.address_family, backlog=_BACKLOG)
         self._socket.setblocking(False)
@@ -125,9 +126,12 @@ class Server:
                 for key, _ in self._selector.select(_POLL_S):
                     if key.fileobj is self._socket:
                         self._accept()
+                    elif key.fileobj in self._silent:  # and not closed a moment ago to make room
+                        self._heard(key.fileobj)
                     else:
-                        self._heard(cast(socket.socket, key.fileobj))
+                        self._rejected.heard(cast(socket.socket, key.fileobj))
                 self._give_up(time.monotonic() - (self.ae.acse_timeout or 30.0))
+                self._rejected.give_up()
         finally:
             self.release()
 
@@ -139,6 +143,7 @@ class Server:
         """Close the port, and connections that have sent nothing."""
         self._socket.close()
         self._give_up(time.monotonic())
+        self._rejected.give_up(0.0)
         self._selector.close()
 
     def ended(self, assoc: Acceptor) -> None:
@@ -213,7 +218,7 @@ class Server:
         try:
             asking = None if self._tls is not None else who_asks(said, caller)
             if asking is not None and (refusal := self._screen(asking)) is not None:
-                reject(connection, refusal)
+                self._rejected.add(connection, refusal)
                 self._tell(asking, refusal.reason_code, refusal.detail, refusal.status)
             elif asking is not None or self._may_negotiate():
                 self._begin(connection, asking or caller, admitted=asking is not None)

@@ -72,6 +72,23 @@ def test_a_connection_that_cannot_be_served_leaves_its_place(
         assert answers(listener.port)
 
 
+def test_it_is_left_to_a_rejected_peer_to_close(tmp_path: Path) -> None:
+    request = associate_rq("CAMERA", called="ELSEWHERE")
+    with listening(tmp_path) as (listener, _):
+        with socket.create_connection(("127.0.0.1", listener.port), timeout=20) as peer:
+            # Given a request that comes in pieces, and is rejected at the first one
+            peer.sendall(request[:60])
+            assert peer.recv(10)[0] == 0x03
+            # When the rest comes
+            peer.sendall(request[60:100])
+            peer.settimeout(0.2)
+            # Then the connection was not reset, which could have taken the answer away
+            with pytest.raises(TimeoutError):
+                peer.recv(1)
+            peer.sendall(request[100:])
+        assert answers(listener.port)
+
+
 def test_connections_that_say_nothing_have_no_thread(tmp_path: Path) -> None:
     with listening(tmp_path) as (listener, _), ExitStack() as ending:
         before = threading.active_count()
