@@ -35,7 +35,6 @@ from dicom_io.uids import PRODUCT_NAMESPACE, derived_uid
 
 SIDE = {Laterality.RIGHT: "Right", Laterality.LEFT: "Left"}
 INTENDED_USE = "Research use only. Not a medical device. Not verified by a person."
-NO_EYE = "No eye is reported: see the photographs below."
 NOT_NEGATIVE = "This is not a negative result."
 PARTIAL = "Some photographs had not been analysed when this report became due; a later report may replace it."
 
